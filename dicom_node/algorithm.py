@@ -1,0 +1,182 @@
+"""What an algorithm author needs, and all of it: a Volume comes in, Findings go out.
+
+An algorithm is a folder ``algorithms/<id>/`` with ``algorithm.yaml`` (the manifest) and ``algorithm.py``,
+which has one function::
+
+    def load(bundle: Bundle) -> Callable[[Volume], Findings]
+
+``load`` is called once in a worker process and returns the function that is called for each series.
+Raise :class:`NotAnalysed` with a reason when the input is not fit. No DICOM code is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicom_node.errors import NotAnalysed
+
+__all__ = [
+    "AlgorithmFunction",
+    "Bundle",
+    "Code",
+    "Findings",
+    "Measurement",
+    "NotAnalysed",
+    "Segment",
+    "Volume",
+]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept (PS3.16): ``Code("5302003", "SCT", "Hippocampus")``."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The algorithm's own folder, as the worker gives it to ``load``."""
+
+    folder: Path
+    device: str
+    """A torch device: ``"cpu"``, ``"cuda:0"``."""
+    weights: Mapping[str, Path]
+    """Weights by the name the manifest gives them; their SHA-256 has been checked."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A series as one regular grid of voxels.
+
+    Attributes:
+        array: float32, shape (slices, rows, columns), after rescale slope and intercept.
+        affine: float64, shape (4, 4): (slice, row, column, 1) index to (x, y, z, 1) in mm, DICOM patient
+            coordinates (LPS: +x left, +y posterior, +z head; PS3.3 C.7.6.2.1.1), at voxel centres.
+            The directions are orthogonal unless the gantry was tilted.
+        tags: header values by DICOM keyword that are of use to an algorithm; nothing that names the patient.
+    """
+
+    array: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or self.affine.shape != (4, 4):
+            raise ValueError(
+                f"a Volume takes a 3-D array and a 4x4 affine, not {self.array.shape}, {self.affine.shape}"
+            )
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbouring (slices, rows, columns)."""
+        s, r, c = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(s), float(r), float(c)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm³ (right also when the grid is sheared)."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One value of the label map.
+
+    Attributes:
+        value: its value in ``Findings.label_map``, from 1 up without gaps; also the SEG's Segment Number.
+        label: Segment Label, for people.
+        category: Segmented Property Category (CID 7150), usually Anatomical Structure.
+        type: Segmented Property Type.
+        laterality: ``"left"``, ``"right"`` or None.
+        color: recommended display colour, sRGB 0..255.
+    """
+
+    value: int
+    label: str
+    category: Code
+    type: Code
+    laterality: str | None = None
+    color: tuple[int, int, int] = (255, 0, 0)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of the report.
+
+    Attributes:
+        name: for people and programs; unique among an algorithm's findings.
+        value: in ``unit``.
+        unit: UCUM code: ``mL``, ``mm``, ``%``, ``1``.
+        code: what was measured (for example SCT 118565006 Volume).
+        site: the finding site.
+        laterality: ``"left"``, ``"right"`` or None.
+        segments: values of the segments it is of; several add up. Empty: it is of no segment.
+        from_mask: True when the value is the volume of ``segments`` in the label map, in mL or mm3:
+            the node then computes it again from the SEG before the result may leave.
+        plausible: limits (low, high) outside which the value is flagged in the report, never suppressed.
+        method: how it was computed, when the name does not say.
+    """
+
+    name: str
+    value: float
+    unit: str
+    code: Code
+    site: Code
+    laterality: str | None = None
+    segments: tuple[int, ...] = ()
+    from_mask: bool = False
+    plausible: tuple[float, float] | None = None
+    method: str | None = None
+
+    @property
+    def flag(self) -> str | None:
+        """Why the value deserves a second look, or None."""
+        if self.plausible is None:
+            return None
+        low, high = self.plausible
+        if low <= self.value <= high:
+            return None
+        side = "below" if self.value < low else "above"
+        return f"{self.name} {self.value:.2f} {self.unit} is {side} the plausible range {low:g} to {high:g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an algorithm found in one Volume.
+
+    Attributes:
+        label_map: uint8, shape and grid of ``Volume.array``; 0 is background.
+        segments: one entry for each value that may occur in ``label_map``.
+        measurements: in the order of the report.
+        notes: sentences for the radiologist: what the algorithm could not do, what limits the result.
+        details: evidence for the run's record (plain JSON types), not for the report.
+    """
+
+    label_map: npt.NDArray[np.uint8]
+    segments: tuple[Segment, ...]
+    measurements: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.label_map.dtype != np.uint8 or self.label_map.ndim != 3:
+            raise ValueError("label_map must be a 3-D uint8 array")
+        if [s.value for s in self.segments] != list(range(1, len(self.segments) + 1)):
+            raise ValueError("segments must have the values 1, 2, 3 ... in order")
+        if int(self.label_map.max(initial=0)) > len(self.segments):
+            raise ValueError("label_map holds a value that no segment describes")
+        names = [m.name for m in self.measurements]
+        if len(set(names)) != len(names):
+            raise ValueError("measurement names must be unique")
+
+
+AlgorithmFunction = Callable[[Volume], Findings]

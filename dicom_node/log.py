@@ -1,0 +1,49 @@
+"""Structured logs: one stable ``event`` per thing that happens, with ids, without patient data."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+
+
+def configure(log_format: Literal["auto", "console", "json"] = "auto", level: int = logging.INFO) -> None:
+    """Send every log line, of libraries too, to stderr in one format."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # Libraries print datasets and peers' data at lower levels: that would put patient data in the log.
+    for name in ("pydicom", "pynetdicom", "highdicom", "dbos", "apscheduler", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get(name: str) -> Any:
+    """A logger; bind ids, then ``log.info("instance_stored", SOPInstanceUID=...)``."""
+    return structlog.get_logger(name)

@@ -1,0 +1,1 @@
+"""What the node knows, as frozen dataclasses and state tables. No I/O."""

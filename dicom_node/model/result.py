@@ -1,0 +1,41 @@
+"""What a run leaves: result objects on disk, and what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One encoded DICOM object.
+
+    Attributes:
+        role: ``"seg"`` or ``"sr"``.
+        path: the Part 10 file.
+    """
+
+    role: str
+    SOPInstanceUID: str
+    SOPClassUID: str
+    SeriesInstanceUID: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class AlgorithmIdentity:
+    """What made a result: goes into every object and into the derived UIDs.
+
+    Attributes:
+        id: the folder's name, for example ``hippocampus``.
+        name: for people.
+        version: the manifest's version.
+        weights_digest: SHA-256 over the weights' SHA-256s in name order; empty without weights.
+        device_uid: the algorithm's Device UID (derived from id, version and weights).
+    """
+
+    id: str
+    name: str
+    version: str
+    weights_digest: str
+    device_uid: str

@@ -1,0 +1,87 @@
+"""The states of studies, runs and deliveries, and which may follow which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+
+class StudyState(StrEnum):
+    RECEIVING = "receiving"
+    """Instances still come, or the quiet time has not passed."""
+    ROUTED = "routed"
+    """Complete, and at least one run was made for this revision."""
+    UNWANTED = "unwanted"
+    """Complete, and no rule wanted any series; the reasons are kept."""
+    REFUSED = "refused"
+    """Complete, and not fit to be routed at all (for example two patients in one study)."""
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DELIVERING = "delivering"
+    """Result objects are encoded and checked; deliveries are under way."""
+    DONE = "done"
+    """Every delivery was confirmed, or sent where the destination offers no confirmation."""
+    NOT_ANALYSED = "not_analysed"
+    """As DONE, but the report says "not analysed, because ..."."""
+    SET_ASIDE = "set_aside"
+    """A result failed the check: nothing was sent."""
+    FAILED = "failed"
+    """The last attempt failed; the reason is kept, and a person may retry."""
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"
+    SENT = "sent"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+    """The destination refused in a way that trying again cannot help."""
+
+
+S = TypeVar("S", bound=StrEnum)
+
+STUDY_MOVES: Mapping[StudyState, frozenset[StudyState]] = {
+    StudyState.RECEIVING: frozenset({StudyState.ROUTED, StudyState.UNWANTED, StudyState.REFUSED}),
+    # A late image opens the study again, as a new revision.
+    StudyState.ROUTED: frozenset({StudyState.RECEIVING}),
+    StudyState.UNWANTED: frozenset({StudyState.RECEIVING}),
+    StudyState.REFUSED: frozenset({StudyState.RECEIVING}),
+}
+
+RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
+    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.FAILED}),
+    RunState.RUNNING: frozenset(
+        {RunState.RUNNING, RunState.DELIVERING, RunState.SET_ASIDE, RunState.FAILED, RunState.QUEUED}
+    ),
+    RunState.DELIVERING: frozenset(
+        {RunState.DELIVERING, RunState.DONE, RunState.NOT_ANALYSED, RunState.FAILED, RunState.RUNNING}
+    ),
+    RunState.DONE: frozenset(),
+    RunState.NOT_ANALYSED: frozenset({RunState.QUEUED}),
+    # A person may retry what ended badly.
+    RunState.SET_ASIDE: frozenset({RunState.QUEUED}),
+    RunState.FAILED: frozenset({RunState.QUEUED}),
+}
+
+DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.PENDING: frozenset({DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.FAILED}),
+    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.PENDING}),
+    DeliveryState.CONFIRMED: frozenset(),
+    DeliveryState.FAILED: frozenset({DeliveryState.PENDING}),
+}
+
+RUN_ENDED = frozenset({RunState.DONE, RunState.NOT_ANALYSED, RunState.SET_ASIDE, RunState.FAILED})
+
+
+def move(table: Mapping[S, frozenset[S]], old: S, new: S) -> S:
+    """Return ``new`` if the table allows ``old -> new``.
+
+    Raises:
+        ValueError: the move is not in the table.
+    """
+    if new != old and new not in table[old]:
+        raise ValueError(f"{type(old).__name__} cannot go from {old} to {new}")
+    return new

@@ -1,0 +1,217 @@
+"""The settings tree: ``config/node.yaml``, overridden by environment variables ``DICOM_NODE__SECTION__KEY``.
+
+Secrets never stand in the file: they come from the environment or from a file that a key names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dicom_node.errors import ConfigurationError
+
+AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~][ -\[\]-~]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReceiveSettings(_Section):
+    """The C-STORE listener."""
+
+    ae_title: AETitle = "DICOMNODE"
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback until opened on purpose."""
+    port: int = Field(11112, ge=0, le=65535)
+    """0 lets the system choose; the chosen port is logged."""
+    calling_ae_titles: tuple[AETitle, ...] = ()
+    """Peers that may send. Empty: any, which is accepted on loopback only."""
+    require_called_ae_title: bool = False
+    """Refuse associations that call another AE title than ours."""
+    maximum_associations: int = Field(50, ge=1, le=1000)
+    maximum_pdu_bytes: int = Field(131072, ge=4096)
+    idle_seconds: float = Field(60, gt=0)
+    """An association without a message for so long is aborted."""
+    disk_reserve_mb: int = Field(500, ge=0)
+    """Below so much free disk new instances get 0xA700 Out of Resources."""
+
+
+class CompleteSettings(_Section):
+    """When a study is whole."""
+
+    quiet_seconds: float = Field(10, ge=0)
+    """A study is complete after so long without a new instance."""
+    sweep_seconds: float = Field(0.5, gt=0)
+    """How often quiet studies are looked for."""
+
+
+class RunSettings(_Section):
+    """Where and how models run."""
+
+    algorithms_dir: Path | None = None
+    """Folder of algorithm folders. None: the ``algorithms/`` beside the configuration's folder or the package."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: every CUDA device, one worker each; without a GPU one worker on the CPU."""
+    cpu_threads: int = Field(0, ge=0)
+    """Threads of a CPU worker. 0: all cores."""
+    attempts: int = Field(3, ge=1)
+    """A run whose worker died or timed out is tried so often before it is set as failed."""
+    approved_bundles: tuple[str, ...] = ()
+    """SHA-256 of foreign algorithm folders (a MONAI bundle's configuration is code) that may run."""
+
+
+class ResultSettings(_Section):
+    """How results look to the site."""
+
+    series_number_base: int = Field(9000, ge=1)
+    """Series Number of an algorithm's first result series."""
+    institution_name: str = ""
+
+
+class Destination(_Section):
+    """One place that results go to."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    ae_title: AETitle
+    host: str
+    port: int = Field(ge=1, le=65535)
+    calling_ae_title: AETitle | None = None
+    """None: the node's own AE title."""
+    confirm: Literal["none", "find", "qido"] = "none"
+    """How arrival is confirmed: C-FIND at the same address, or QIDO-RS at ``dicomweb_url``."""
+    dicomweb_url: str | None = None
+    username_env: str | None = None
+    """Environment variable that holds the DICOMweb user name."""
+    password_env: str | None = None
+    """Environment variable that holds the DICOMweb password."""
+    timeout_seconds: float = Field(30, gt=0)
+    retry_first_seconds: float = Field(5, gt=0)
+    """Wait before the second attempt; doubles each time."""
+    retry_longest_seconds: float = Field(900, gt=0)
+    """The wait never grows beyond this."""
+    give_up_hours: float = Field(72, gt=0)
+    """After so long without success the delivery has failed."""
+
+
+class RetentionSettings(_Section):
+    """When received files may go."""
+
+    keep_days: float = Field(0, ge=0)
+    """Remove studies whose runs have all ended and that are older than this. 0: keep for ever."""
+
+
+class Settings(BaseSettings):
+    """All settings; frozen, checked whole at start."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DICOM_NODE__", env_nested_delimiter="__")
+
+    node_id: str = Field("dicom-node", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Names this site's node in derived UIDs: two nodes must not share it."""
+    data_dir: Path = Path("node-data")
+    """Instances, results and the database."""
+    database_url: str | None = None
+    """None: SQLite in ``data_dir``. ``postgresql+psycopg://user@host/name`` for several hosts."""
+    routes_file: Path = Path("routes.yaml")
+    """The routing rules, relative to node.yaml's folder."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, JSON lines otherwise."""
+    receive: ReceiveSettings = ReceiveSettings()
+    complete: CompleteSettings = CompleteSettings()
+    run: RunSettings = RunSettings()
+    results: ResultSettings = ResultSettings()
+    retention: RetentionSettings = RetentionSettings()
+    destinations: tuple[Destination, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides what the file says."""
+        return env_settings, init_settings
+
+    def url(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'node.sqlite').absolute()}"
+
+    def destination(self, name: str) -> Destination:
+        """The destination of that name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        for d in self.destinations:
+            if d.name == name:
+                return d
+        known = ", ".join(d.name for d in self.destinations) or "none is configured"
+        raise ConfigurationError(f"no destination is named {name!r}; known: {known}")
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read ``node.yaml`` (None: defaults and environment only) and check it whole.
+
+    Relative paths in the file are relative to the current folder, but ``routes_file`` is relative to the file.
+
+    Raises:
+        ConfigurationError: names file, key, what is wrong and what is accepted.
+    """
+    values: dict[str, Any] = {}
+    where = "the environment"
+    if path is not None:
+        where = str(path)
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as e:
+            raise ConfigurationError(f"{path}: cannot be read: {e.strerror}") from e
+        except yaml.YAMLError as e:
+            raise ConfigurationError(f"{path}: is not YAML: {e}") from e
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigurationError(f"{path}: must be a mapping of settings")
+        values = loaded or {}
+    try:
+        settings = Settings(**values)
+    except ValidationError as e:
+        raise ConfigurationError(_explain(where, e)) from e
+    if path is not None and not settings.routes_file.is_absolute():
+        settings = settings.model_copy(update={"routes_file": path.parent / settings.routes_file})
+    _check_border(where, settings)
+    return settings
+
+
+def _explain(where: str, error: ValidationError) -> str:
+    lines = []
+    for e in error.errors():
+        key = ".".join(str(part) for part in e["loc"]) or "(whole file)"
+        got = "" if e["type"] in ("missing", "extra_forbidden") else f" (got {e['input']!r})"
+        lines.append(f"{where}: {key}: {e['msg']}{got}")
+    return "\n".join(lines)
+
+
+def _check_border(where: str, settings: Settings) -> None:
+    receive = settings.receive
+    if receive.host not in ("127.0.0.1", "::1", "localhost") and not receive.calling_ae_titles:
+        raise ConfigurationError(
+            f"{where}: receive.calling_ae_titles: list the AE titles that may send, "
+            f"because receive.host {receive.host} is reachable from other machines"
+        )
+    names = [d.name for d in settings.destinations]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"{where}: destinations: the name {name!r} is used twice")
+    for d in settings.destinations:
+        if d.confirm == "qido" and not d.dicomweb_url:
+            raise ConfigurationError(f"{where}: destinations.{d.name}.dicomweb_url: needed for confirm: qido")
+        for key in ("username_env", "password_env"):
+            variable = getattr(d, key)
+            if variable and variable not in os.environ:
+                raise ConfigurationError(f"{where}: destinations.{d.name}.{key}: {variable} is not set")

@@ -1,0 +1,1 @@
+"""Files are the truth of pixels, the database is the truth of state."""

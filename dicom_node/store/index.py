@@ -1,0 +1,237 @@
+"""Instances and studies as rows."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dicom_node.errors import InstanceConflict
+from dicom_node.model.instance import Instance, Series
+from dicom_node.model.states import STUDY_MOVES, StudyState, move
+from dicom_node.store import tables as t
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A study's state. Times are seconds since the epoch; ``revision`` counts how often it was complete."""
+
+    study_uid: str
+    state: StudyState
+    revision: int
+    first_arrival: float
+    last_arrival: float
+    reason: str
+
+
+class Index:
+    """Which instances there are, and which studies they make."""
+
+    def __init__(self, engine: sa.Engine, clock: Clock = time.time) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    def add(self, instance: Instance) -> bool:
+        """Make the instance's row, and open its study again if it is new and not our own result.
+
+        Call this after the file is safe, and before the sender gets Success.
+
+        Returns:
+            True if it is new; False if the same content was there already.
+
+        Raises:
+            InstanceConflict: the UID is there with other content; nothing changed but a note on the study.
+        """
+        now = self.clock()
+        with self.engine.begin() as c:
+            row = self._instance_values(instance, now)
+            new = c.execute(insert(self.engine, t.instances).values(row).on_conflict_do_nothing()).rowcount == 1
+            if new:
+                if not instance.own:
+                    self._touch(c, instance.StudyInstanceUID, now)
+                return True
+            digest = c.scalar(sa.select(t.instances.c.digest).where(t.instances.c.sop_uid == instance.SOPInstanceUID))
+            if digest == instance.digest:
+                return False
+        text = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content: refused, the first is kept"
+        self.note(instance.StudyInstanceUID, text)
+        raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
+
+    def digest_of(self, sop_uid: str) -> str | None:
+        """The stored content's digest, or None if the instance is not here."""
+        with self.engine.connect() as c:
+            found = c.scalar(sa.select(t.instances.c.digest).where(t.instances.c.sop_uid == sop_uid))
+        return None if found is None else str(found)
+
+    def is_result(self, sop_uid: str) -> bool:
+        """Whether this node made the object."""
+        with self.engine.connect() as c:
+            return c.scalar(sa.select(t.results.c.run_id).where(t.results.c.sop_uid == sop_uid)) is not None
+
+    def note(self, study_uid: str, text: str) -> None:
+        """Keep a sentence about the study for its administrator."""
+        with self.engine.begin() as c:
+            c.execute(t.problems.insert().values(study_uid=study_uid, at=self.clock(), text=text))
+
+    def notes(self, study_uid: str) -> list[str]:
+        """What was noted about the study, oldest first."""
+        query = sa.select(t.problems.c.text).where(t.problems.c.study_uid == study_uid).order_by(t.problems.c.id)
+        with self.engine.connect() as c:
+            return list(c.scalars(query))
+
+    def study(self, study_uid: str) -> StudyRow | None:
+        """The study's row, or None."""
+        with self.engine.connect() as c:
+            row = c.execute(sa.select(t.studies).where(t.studies.c.study_uid == study_uid)).first()
+        return None if row is None else _study(row)
+
+    def studies(self) -> list[StudyRow]:
+        """All studies, the latest first."""
+        with self.engine.connect() as c:
+            return [_study(r) for r in c.execute(sa.select(t.studies).order_by(t.studies.c.last_arrival.desc()))]
+
+    def series(self, study_uid: str, *, own: bool = False) -> list[Series]:
+        """The study's series with their instances, without (or, ``own``, only) the node's own results."""
+        query = (
+            sa.select(t.instances)
+            .where(t.instances.c.study_uid == study_uid, t.instances.c.own == own)
+            .order_by(t.instances.c.series_uid, t.instances.c.sop_uid)
+        )
+        with self.engine.connect() as c:
+            rows = [_instance(r) for r in c.execute(query)]
+        grouped: dict[str, list[Instance]] = {}
+        for i in rows:
+            grouped.setdefault(i.SeriesInstanceUID, []).append(i)
+        return [Series(uid, study_uid, tuple(members)) for uid, members in grouped.items()]
+
+    def instances(self, sop_uids: Sequence[str]) -> list[Instance]:
+        """The instances with these UIDs, in the order of their UIDs."""
+        found: list[Instance] = []
+        with self.engine.connect() as c:
+            for start in range(0, len(sop_uids), 500):
+                query = sa.select(t.instances).where(t.instances.c.sop_uid.in_(sop_uids[start : start + 500]))
+                found += [_instance(r) for r in c.execute(query)]
+        return sorted(found, key=lambda i: i.SOPInstanceUID)
+
+    def count(self, study_uid: str) -> int:
+        """How many instances the study has, the node's own results not counted."""
+        query = sa.select(sa.func.count()).where(t.instances.c.study_uid == study_uid, t.instances.c.own.is_(False))
+        with self.engine.connect() as c:
+            return int(c.scalar(query) or 0)
+
+    def paths(self) -> set[str]:
+        """Every file the index knows of, relative to the store's folder."""
+        with self.engine.connect() as c:
+            return set(c.scalars(sa.select(t.instances.c.path)))
+
+    def quiet(self, seconds: float) -> list[StudyRow]:
+        """Studies that receive, and have had no new instance for so long."""
+        limit = self.clock() - seconds
+        query = sa.select(t.studies).where(t.studies.c.state == StudyState.RECEIVING, t.studies.c.last_arrival <= limit)
+        with self.engine.connect() as c:
+            return [_study(r) for r in c.execute(query)]
+
+    def finish(self, c: sa.Connection, study: StudyRow, state: StudyState, reason: str) -> bool:
+        """Within the caller's transaction: end this revision if nothing came since ``study`` was read.
+
+        Returns:
+            False if an instance came meanwhile or another sweep was first; then nothing is changed.
+        """
+        move(STUDY_MOVES, study.state, state)
+        done = c.execute(
+            sa.update(t.studies)
+            .where(
+                t.studies.c.study_uid == study.study_uid,
+                t.studies.c.state == study.state,
+                t.studies.c.last_arrival == study.last_arrival,
+                t.studies.c.revision == study.revision,
+            )
+            .values(state=state, revision=study.revision + 1, reason=reason)
+        )
+        return done.rowcount == 1
+
+    def remove_study(self, study_uid: str) -> list[str]:
+        """Forget a study and its runs; returns the paths of its files, relative to the store's folder."""
+        with self.engine.begin() as c:
+            paths = list(c.scalars(sa.select(t.instances.c.path).where(t.instances.c.study_uid == study_uid)))
+            for table in (t.instances, t.problems, t.routes, t.runs, t.studies):
+                c.execute(sa.delete(table).where(table.c.study_uid == study_uid))
+        return paths
+
+    def _touch(self, c: sa.Connection, study_uid: str, now: float) -> None:
+        values = {
+            "study_uid": study_uid,
+            "state": StudyState.RECEIVING,
+            "revision": 0,
+            "first_arrival": now,
+            "last_arrival": now,
+            "reason": "",
+        }
+        statement = insert(self.engine, t.studies).values(values)
+        c.execute(
+            statement.on_conflict_do_update(
+                index_elements=["study_uid"],
+                set_={"last_arrival": now, "state": StudyState.RECEIVING, "reason": ""},
+            )
+        )
+
+    @staticmethod
+    def _instance_values(i: Instance, now: float) -> dict[str, Any]:
+        return {
+            "sop_uid": i.SOPInstanceUID,
+            "sop_class": i.SOPClassUID,
+            "series_uid": i.SeriesInstanceUID,
+            "study_uid": i.StudyInstanceUID,
+            "transfer_syntax": i.TransferSyntaxUID,
+            "digest": i.digest,
+            "path": i.path,
+            "size": i.size,
+            "patient_key": i.patient_key,
+            "tags": dict(i.tags),
+            "own": i.own,
+            "source": i.source,
+            "called": i.called,
+            "arrival": now,
+        }
+
+
+def insert(engine: sa.Engine, table: sa.Table) -> Any:
+    """An INSERT that knows ON CONFLICT, for whichever database the engine is."""
+    return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def digest_of_inputs(instances: Iterable[Instance]) -> str:
+    """One SHA-256 (hex) over the instances' UIDs and contents, whatever order they came in."""
+    h = hashlib.sha256()
+    for i in sorted(instances, key=lambda i: i.SOPInstanceUID):
+        h.update(f"{i.SOPInstanceUID}:{i.digest}\n".encode())
+    return h.hexdigest()
+
+
+def _study(row: Any) -> StudyRow:
+    return StudyRow(row.study_uid, StudyState(row.state), row.revision, row.first_arrival, row.last_arrival, row.reason)
+
+
+def _instance(row: Any) -> Instance:
+    return Instance(
+        SOPInstanceUID=row.sop_uid,
+        SOPClassUID=row.sop_class,
+        SeriesInstanceUID=row.series_uid,
+        StudyInstanceUID=row.study_uid,
+        TransferSyntaxUID=row.transfer_syntax,
+        digest=row.digest,
+        path=row.path,
+        size=row.size,
+        patient_key=row.patient_key,
+        tags=row.tags,
+        own=row.own,
+        source=row.source,
+        called=row.called,
+    )

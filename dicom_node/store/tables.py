@@ -1,0 +1,140 @@
+"""The tables, and the engine they live in. The workflow engine's tables share the same database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, String, Text
+
+metadata = sa.MetaData()
+
+studies = sa.Table(
+    "studies",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("revision", Integer, nullable=False, default=0),  # how often it was found complete
+    Column("first_arrival", Float, nullable=False),  # seconds since the epoch, as all times here
+    Column("last_arrival", Float, nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+)
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    Column("sop_uid", String(64), primary_key=True),
+    Column("sop_class", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False, index=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("transfer_syntax", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("patient_key", String(64), nullable=False),
+    Column("tags", sa.JSON, nullable=False),
+    Column("own", Boolean, nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("called", String(16), nullable=False),
+    Column("arrival", Float, nullable=False),
+)
+
+problems = sa.Table(
+    "problems",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+routes = sa.Table(
+    "routes",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("series_uid", String(64), primary_key=True),
+    Column("rule", String(128), primary_key=True),
+    Column("algorithm", String(64), nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("rerun", Integer, nullable=False, default=0),
+    Column("series_uid", String(64), nullable=False),
+    Column("algorithm", String(64), nullable=False),
+    Column("destinations", sa.JSON, nullable=False),  # names
+    Column("inputs", sa.JSON, nullable=False),  # SOP Instance UIDs, as routed
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+    Column("created", Float, nullable=False),
+    Column("last_arrival", Float, nullable=False),  # of the revision's last instance
+    Column("ended", Float),
+    Column("measurements", sa.JSON, nullable=False, default=list),
+    Column("record", sa.JSON, nullable=False, default=dict),  # device, versions, hashes, seeds, evidence
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    Column("run_id", String(64), ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("step", String(64), primary_key=True),
+    Column("started", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+
+results = sa.Table(
+    "results",
+    metadata,
+    Column("sop_uid", String(64), primary_key=True),
+    Column("run_id", String(64), ForeignKey("runs.run_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("role", String(16), nullable=False),
+    Column("sop_class", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    Column("run_id", String(64), ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("destination", String(64), primary_key=True),
+    Column("sop_uid", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("error", Text, nullable=False, default=""),
+    Column("sent", Float),
+    Column("confirmed", Float),
+)
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Open the database and make what tables are missing.
+
+    SQLite runs with a write-ahead log, synchronous=FULL (a commit is on the disk) and a 30 s busy timeout.
+    """
+    if not url.startswith("sqlite"):
+        engine = sa.create_engine(url, pool_pre_ping=True)
+        metadata.create_all(engine)
+        return engine
+    file = sa.make_url(url).database
+    if file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    metadata.create_all(engine)
+    return engine
