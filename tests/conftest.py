@@ -1,0 +1,39 @@
+"""What all tests share: strict reading, the public data's place, the programs of real peers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pydicom.config
+import pytest
+
+pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _absent(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and with CI=true this test must run")
+    pytest.skip(reason)
+
+
+def need_program(*names: str) -> str:
+    """The path of the first of these programs that is installed; skip (fail with CI=true) if none is."""
+    for name in names:
+        found = shutil.which(name)
+        if found:
+            return found
+    _absent(f"{' / '.join(names)} is not installed (Debian packages: dcmtk, orthanc, orthanc-dicomweb, dicom3tools)")
+    raise AssertionError("unreachable")
+
+
+def data_dir(*parts: str) -> Path:
+    """A folder of the public data; skip with a reason if it is not here."""
+    base = Path(os.environ.get("DICOM_NODE_DATA", ROOT.parent / "shared" / "data"))
+    folder = base.joinpath(*parts)
+    if not folder.exists():
+        pytest.skip(f"the public data is not at {folder} (set DICOM_NODE_DATA)")
+    return folder
