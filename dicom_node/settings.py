@@ -62,8 +62,6 @@ class RunSettings(_Section):
     """Threads of a CPU worker. 0: all cores."""
     attempts: int = Field(3, ge=1)
     """A run whose worker died or timed out is tried so often before it is set as failed."""
-    approved_bundles: tuple[str, ...] = ()
-    """SHA-256 of foreign algorithm folders (a MONAI bundle's configuration is code) that may run."""
 
 
 class ResultSettings(_Section):

@@ -10,12 +10,14 @@ from typing import TypeVar
 class StudyState(StrEnum):
     RECEIVING = "receiving"
     """Instances still come, or the quiet time has not passed."""
+    COMPLETE = "complete"
+    """Whole, and about to be routed."""
     ROUTED = "routed"
-    """Complete, and at least one run was made for this revision."""
+    """At least one rule wanted a series of this revision."""
     UNWANTED = "unwanted"
-    """Complete, and no rule wanted any series; the reasons are kept."""
+    """No rule wanted any series; the reasons are kept."""
     REFUSED = "refused"
-    """Complete, and not fit to be routed at all (for example two patients in one study)."""
+    """Not fit to be routed at all (for example two patients in one study)."""
 
 
 class RunState(StrEnum):
@@ -44,23 +46,20 @@ class DeliveryState(StrEnum):
 S = TypeVar("S", bound=StrEnum)
 
 STUDY_MOVES: Mapping[StudyState, frozenset[StudyState]] = {
-    StudyState.RECEIVING: frozenset({StudyState.ROUTED, StudyState.UNWANTED, StudyState.REFUSED}),
-    # A late image opens the study again, as a new revision.
+    StudyState.RECEIVING: frozenset({StudyState.COMPLETE}),
+    # A late image opens the study again, from wherever it is, as a new revision.
+    StudyState.COMPLETE: frozenset({StudyState.ROUTED, StudyState.UNWANTED, StudyState.REFUSED, StudyState.RECEIVING}),
     StudyState.ROUTED: frozenset({StudyState.RECEIVING}),
     StudyState.UNWANTED: frozenset({StudyState.RECEIVING}),
     StudyState.REFUSED: frozenset({StudyState.RECEIVING}),
 }
 
 RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
-    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.FAILED}),
-    RunState.RUNNING: frozenset(
-        {RunState.RUNNING, RunState.DELIVERING, RunState.SET_ASIDE, RunState.FAILED, RunState.QUEUED}
-    ),
-    RunState.DELIVERING: frozenset(
-        {RunState.DELIVERING, RunState.DONE, RunState.NOT_ANALYSED, RunState.FAILED, RunState.RUNNING}
-    ),
+    RunState.QUEUED: frozenset({RunState.RUNNING}),
+    RunState.RUNNING: frozenset({RunState.DELIVERING, RunState.SET_ASIDE, RunState.FAILED}),
+    RunState.DELIVERING: frozenset({RunState.DONE, RunState.NOT_ANALYSED, RunState.FAILED}),
     RunState.DONE: frozenset(),
-    RunState.NOT_ANALYSED: frozenset({RunState.QUEUED}),
+    RunState.NOT_ANALYSED: frozenset(),
     # A person may retry what ended badly.
     RunState.SET_ASIDE: frozenset({RunState.QUEUED}),
     RunState.FAILED: frozenset({RunState.QUEUED}),
@@ -68,7 +67,8 @@ RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
 
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.PENDING: frozenset({DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.FAILED}),
-    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.PENDING}),
+    # Sent, but the destination does not have it: it is sent again.
+    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.PENDING, DeliveryState.FAILED}),
     DeliveryState.CONFIRMED: frozenset(),
     DeliveryState.FAILED: frozenset({DeliveryState.PENDING}),
 }

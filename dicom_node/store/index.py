@@ -139,7 +139,9 @@ class Index:
             return [_study(r) for r in c.execute(query)]
 
     def finish(self, c: sa.Connection, study: StudyRow, state: StudyState, reason: str) -> bool:
-        """Within the caller's transaction: end this revision if nothing came since ``study`` was read.
+        """Within the caller's transaction: move the study on if nothing came since ``study`` was read.
+
+        Becoming complete counts as a new revision.
 
         Returns:
             False if an instance came meanwhile or another sweep was first; then nothing is changed.
@@ -153,7 +155,7 @@ class Index:
                 t.studies.c.last_arrival == study.last_arrival,
                 t.studies.c.revision == study.revision,
             )
-            .values(state=state, revision=study.revision + 1, reason=reason)
+            .values(state=state, revision=study.revision + int(state == StudyState.COMPLETE), reason=reason)
         )
         return done.rowcount == 1
 

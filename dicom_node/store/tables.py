@@ -67,7 +67,6 @@ runs = sa.Table(
     Column("run_id", String(64), primary_key=True),
     Column("study_uid", String(64), nullable=False, index=True),
     Column("revision", Integer, nullable=False),
-    Column("rerun", Integer, nullable=False, default=0),
     Column("series_uid", String(64), nullable=False),
     Column("algorithm", String(64), nullable=False),
     Column("destinations", sa.JSON, nullable=False),  # names

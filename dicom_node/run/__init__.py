@@ -1,0 +1,1 @@
+"""From a routed series to findings."""

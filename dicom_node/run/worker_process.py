@@ -1,0 +1,167 @@
+"""What runs inside a worker process: the only place where torch and the algorithms are imported."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import platform
+import random
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dicom_node import log
+from dicom_node.algorithm import AlgorithmFunction, Bundle, Findings
+from dicom_node.errors import AlgorithmError, NotAnalysed
+from dicom_node.run.findings_io import save_findings
+from dicom_node.run.registry import Algorithm
+from dicom_node.run.volumes import read_volume
+
+SEED = 20260101
+
+
+def main(connection: Connection, device: str, threads: int, log_format: Any) -> None:
+    """Answer requests until the other end goes away.
+
+    A request is ``(algorithm, paths, out)``; ``paths`` None only loads the algorithm. The answer is a dict with
+    ``outcome``: ``"found"``, ``"not_analysed"`` (and ``reason``), ``"failed"`` (``reason``) or ``"loaded"``.
+    """
+    log.configure(log_format)
+    logger = log.get("worker")
+    machine = _set_up(device, threads)
+    loaded: dict[str, AlgorithmFunction] = {}
+    connection.send(machine)
+    while True:
+        try:
+            algorithm, paths, out = connection.recv()
+        except (EOFError, OSError):
+            return  # the node has ended, and so do we
+        started = time.perf_counter()
+        try:
+            if algorithm.manifest.id not in loaded:
+                loaded[algorithm.manifest.id] = load_algorithm(algorithm, machine["device"])
+                logger.info("algorithm_loaded", algorithm=algorithm.manifest.id, device=machine["device"])
+            answer: dict[str, Any] = {"outcome": "loaded"}
+            if paths is not None:
+                answer = _analyse(loaded[algorithm.manifest.id], paths, out, machine["device"])
+        except NotAnalysed as e:
+            answer = {"outcome": "not_analysed", "reason": str(e)}
+        except Exception as e:  # noqa: BLE001 - the process's border: whatever an algorithm raises becomes an answer
+            where = traceback.extract_tb(e.__traceback__)[-1]
+            # The message of a foreign exception may hold header values, so only its kind and place are logged.
+            reason = f"{type(e).__name__} in {Path(where.filename).name}:{where.lineno}"
+            logger.error("algorithm_failed", algorithm=algorithm.manifest.id, reason=reason)
+            answer = {"outcome": "failed", "reason": f"the algorithm failed ({reason}): {e}"}
+            if type(e).__name__ == "OutOfMemoryError":  # torch's; a fresh process has its memory back
+                answer["restart"] = True
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        answer["seconds"] = time.perf_counter() - started
+        answer["peak_memory_mb"] = usage.ru_maxrss / 1024
+        answer["machine"] = machine
+        connection.send(answer)
+
+
+def load_algorithm(algorithm: Algorithm, device: str) -> AlgorithmFunction:
+    """Check the weights' SHA-256 and call the algorithm's ``load``.
+
+    Raises:
+        AlgorithmError: weights that are not what the manifest says, or no ``load`` in algorithm.py.
+    """
+    weights = {}
+    for name, entry in algorithm.manifest.weights.items():
+        file = algorithm.folder / entry.file
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found != entry.sha256:
+            raise AlgorithmError(f"{file.name} is not the file that the manifest names: its SHA-256 is {found}")
+        weights[name] = file
+    module = _import(algorithm.folder, algorithm.manifest.id)
+    load: Callable[[Bundle], AlgorithmFunction] | None = getattr(module, "load", None)
+    if load is None:
+        raise AlgorithmError(f"{algorithm.manifest.id}/algorithm.py has no function load(bundle)")
+    return load(Bundle(algorithm.folder, device, weights))
+
+
+def _import(folder: Path, name: str) -> ModuleType:
+    """Import ``folder`` as a package of its own name, so that algorithm.py can import its siblings."""
+    package = f"dicom_node_algorithms.{name}"
+    parent = sys.modules.setdefault("dicom_node_algorithms", ModuleType("dicom_node_algorithms"))
+    parent.__path__ = []
+    outer = ModuleType(package)
+    outer.__path__ = [str(folder)]
+    sys.modules[package] = outer
+    spec = importlib.util.spec_from_file_location(f"{package}.algorithm", folder / "algorithm.py")
+    if spec is None or spec.loader is None:
+        raise AlgorithmError(f"{name}/algorithm.py cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _analyse(function: AlgorithmFunction, paths: list[Path], out: Path, device: str) -> dict[str, Any]:
+    import torch
+
+    started = time.perf_counter()
+    source = read_volume(paths)
+    read = time.perf_counter()
+    _seed()
+    with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device != "cpu"):
+        findings = function(source.volume)
+    if not isinstance(findings, Findings):
+        raise AlgorithmError(f"the algorithm returned {type(findings).__name__}, not Findings")
+    if findings.label_map.shape != source.volume.array.shape:
+        raise AlgorithmError("the algorithm's label map is not on the grid of the series")
+    save_findings(findings, out)
+    order = [str(h.filename) for h in source.headers]
+    measurements = [{**asdict(m), "flag": m.flag} for m in findings.measurements]
+    return {
+        "outcome": "found",
+        "order": order,
+        "measurements": json.loads(json.dumps(measurements)),
+        "notes": list(findings.notes),
+        "details": dict(findings.details),
+        "read_seconds": read - started,
+        "infer_seconds": time.perf_counter() - read,
+    }
+
+
+def _seed() -> None:
+    import torch
+
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+
+
+def _set_up(device: str, threads: int) -> dict[str, Any]:
+    """Choose the device, and say what this machine is: goes into every run's record."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if threads:
+        torch.set_num_threads(threads)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        device = "cuda:0" if count else "cpu"
+    if device.startswith("cuda") and not count:
+        return {"error": "run.device is cuda, but torch finds no CUDA device (accepted: auto, cpu, cuda)"}
+    return {
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if count else platform.processor() or platform.machine(),
+        "devices": count,
+        "precision": "bfloat16 autocast" if device != "cpu" else "as the algorithm chooses",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "seed": SEED,
+    }

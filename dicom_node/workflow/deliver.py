@@ -1,0 +1,126 @@
+"""Result objects on their way to a destination: attempts, confirmation, an end."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from dbos import DBOS
+
+from dicom_node import log
+from dicom_node.deliver.confirm import confirm
+from dicom_node.deliver.dimse import send
+from dicom_node.deliver.retry import next_wait
+from dicom_node.errors import DeliveryError
+from dicom_node.model.states import DeliveryState, RunState
+from dicom_node.workflow.services import Services, enqueue, services, the_run, timed
+
+_logger = log.get("workflow")
+
+
+def begin_delivery(s: Services, c: sa.Connection, run_id: str, to: str) -> None:
+    """Within the caller's transaction: the first attempt."""
+    now = s.index.clock()
+    enqueue(s, c, "deliver", f"{run_id}/to/{to}/{now:.3f}/1", run_id, to, 1, now, to=to)
+
+
+@DBOS.workflow(name="deliver", max_recovery_attempts=20)
+def deliver_workflow(run_id: str, to: str, attempt: int, began: float) -> None:
+    """One attempt to bring a run's objects to one destination, and the row of the next one if it is needed.
+
+    Nothing waits inside: a destination that is down for days holds no thread and no place in the queue.
+    """
+    confirm_step(run_id, to)  # what an earlier attempt sent may have arrived by now
+    send_step(run_id, to)
+    confirm_step(run_id, to)
+    follow_step(run_id, to, attempt, began)
+
+
+@DBOS.step(name="send")
+def send_step(run_id: str, to: str) -> None:
+    """Send what is not known to have arrived."""
+    s = services()
+    destination = s.settings.destination(to)
+    open_states = (DeliveryState.PENDING, DeliveryState.SENT)
+    waiting = {d.sop_uid for d in s.runs.deliveries(run_id, to) if d.state in open_states}
+    if destination.confirm == "none":
+        waiting -= {d.sop_uid for d in s.runs.deliveries(run_id, to) if d.state == DeliveryState.SENT}
+    objects = [o for o in s.runs.results(run_id) if o.SOPInstanceUID in waiting]
+    if not objects:
+        return
+    try:
+        with timed(run_id, f"deliver to {to}"):
+            outcome = send(destination, s.settings.receive.ae_title, [o.path for o in objects])
+    except DeliveryError as e:
+        state = DeliveryState.PENDING if e.retryable else DeliveryState.FAILED
+        for o in objects:
+            s.runs.set_delivery(run_id, to, o.SOPInstanceUID, state, str(e))
+        _logger.warning("delivery_failed", run=run_id, destination=to, reason=str(e), retry=e.retryable)
+        return
+    for o in objects:
+        error = outcome[o.SOPInstanceUID]
+        state = DeliveryState.PENDING if error else DeliveryState.SENT
+        s.runs.set_delivery(run_id, to, o.SOPInstanceUID, state, error)
+        _logger.info("result_sent", run=run_id, destination=to, SOPInstanceUID=o.SOPInstanceUID, error=error)
+
+
+@DBOS.step(name="confirm")
+def confirm_step(run_id: str, to: str) -> None:
+    """Ask the destination whether it has what was sent."""
+    s = services()
+    destination = s.settings.destination(to)
+    sent = {d.sop_uid for d in s.runs.deliveries(run_id, to) if d.state == DeliveryState.SENT}
+    if destination.confirm == "none" or not sent:
+        return
+    objects = [o for o in s.runs.results(run_id) if o.SOPInstanceUID in sent]
+    try:
+        with timed(run_id, f"confirm at {to}"):
+            there = confirm(destination, s.settings.receive.ae_title, objects, the_run(run_id).study_uid)
+    except DeliveryError as e:
+        _logger.warning("confirmation_failed", run=run_id, destination=to, reason=str(e))
+        return
+    for uid in there & sent:
+        s.runs.set_delivery(run_id, to, uid, DeliveryState.CONFIRMED)
+        _logger.info("result_confirmed", run=run_id, destination=to, SOPInstanceUID=uid)
+
+
+@DBOS.step(name="follow")
+def follow_step(run_id: str, to: str, attempt: int, began: float) -> None:
+    """Another attempt later if something is still on its way; an end if it has been for too long."""
+    s = services()
+    destination = s.settings.destination(to)
+    done = {DeliveryState.CONFIRMED, DeliveryState.FAILED}
+    if destination.confirm == "none":
+        done.add(DeliveryState.SENT)
+    waiting = [d for d in s.runs.deliveries(run_id, to) if d.state not in done]
+    if waiting and s.index.clock() - began > destination.give_up_hours * 3600:
+        for d in waiting:
+            text = f"given up after {destination.give_up_hours:g} h: {d.error or 'sent, but never confirmed'}"
+            s.runs.set_delivery(run_id, to, d.sop_uid, DeliveryState.FAILED, text)
+        waiting = []
+    if not waiting:
+        settle(s, run_id)
+        return
+    wait = next_wait(attempt, destination.retry_first_seconds, destination.retry_longest_seconds)
+    again = attempt + 1
+    with s.engine.begin() as c:
+        enqueue(s, c, "deliver", f"{run_id}/to/{to}/{began:.3f}/{again}", run_id, to, again, began, to=to, delay=wait)
+    _logger.info("delivery_waits", run=run_id, destination=to, attempt=attempt, seconds=wait)
+
+
+def settle(s: Services, run_id: str) -> None:
+    """End the run if all its deliveries have ended."""
+    run = the_run(run_id)
+    if run.state != RunState.DELIVERING:
+        return
+    failed = []
+    for d in s.runs.deliveries(run_id):
+        unconfirmed = d.state == DeliveryState.SENT and s.settings.destination(d.destination).confirm != "none"
+        if d.state == DeliveryState.PENDING or unconfirmed:
+            return
+        if d.state == DeliveryState.FAILED:
+            failed.append(f"{d.destination}: {d.error}")
+    ended = RunState.NOT_ANALYSED if run.record["outcome"] == "not_analysed" else RunState.DONE
+    if failed:
+        s.runs.set_state(run_id, RunState.FAILED, "not delivered to " + "; ".join(sorted(set(failed))))
+    else:
+        s.runs.set_state(run_id, ended, run.reason)
+    _logger.info("run_ended", run=run_id, state=RunState.FAILED if failed else ended)

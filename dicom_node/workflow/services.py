@@ -1,0 +1,102 @@
+"""What the workflow works with, and how one part of it hands over to the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+
+from dicom_node.model.instance import Instance
+from dicom_node.route.rules import Rule
+from dicom_node.run.registry import Algorithm
+from dicom_node.run.worker import WorkerPool
+from dicom_node.settings import Settings
+from dicom_node.store.files import FileStore
+from dicom_node.store.index import Index, digest_of_inputs
+from dicom_node.store.runs import RunRow, Runs
+
+APPLICATION = "dicom_node"
+APPLICATION_VERSION = "1"
+"""Pinned: the engine's default hashes the source, and an upgrade would strand what is pending."""
+RUN_QUEUE, DELIVERY_QUEUE = "runs", "deliveries"
+NORMAL_PRIORITY = 10
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the workflow works with; the composition root makes one."""
+
+    settings: Settings
+    engine: sa.Engine
+    index: Index
+    runs: Runs
+    files: FileStore
+    pool: WorkerPool
+    algorithms: Mapping[str, Algorithm]
+    rules: tuple[Rule, ...]
+    client: DBOSClient
+
+    def folder(self, run_id: str) -> Path:
+        """Where a run's findings and result objects lie."""
+        return self.settings.data_dir.absolute() / "runs" / run_id
+
+
+_services: Services | None = None
+
+
+def bind(services: Services | None) -> None:
+    """Give the workflow its services (DBOS workflows are functions of the module)."""
+    global _services
+    _services = services
+
+
+def services() -> Services:
+    if _services is None:
+        raise RuntimeError("workflow.bind() has not been called")
+    return _services
+
+
+def enqueue(
+    s: Services, c: sa.Connection, name: str, workflow_id: str, *arguments: Any, to: str = "", delay: float = 0
+) -> None:
+    """Within the caller's transaction: put a workflow on its queue; an id that is there already is left alone."""
+    options: Any = {
+        "workflow_name": name,
+        "queue_name": DELIVERY_QUEUE if to else RUN_QUEUE,
+        "workflow_id": workflow_id,
+        "app_version": APPLICATION_VERSION,
+    }
+    if to:
+        options["queue_partition_key"] = to
+    else:
+        options["priority"] = NORMAL_PRIORITY
+    if delay:
+        options["delay_seconds"] = delay
+    s.client.enqueue_in_transaction(c, options, *arguments)
+
+
+@contextmanager
+def timed(run_id: str, step: str) -> Iterator[None]:
+    """Keep how long the step took."""
+    started, clock = time.time(), time.perf_counter()
+    yield
+    services().runs.add_step(run_id, step, started, time.perf_counter() - clock)
+
+
+def the_run(run_id: str) -> RunRow:
+    run = services().runs.get(run_id)
+    if run is None:
+        raise LookupError(f"run {run_id} is not in the database (was its study removed?)")
+    return run
+
+
+def result_key(settings: Settings, algorithm: Algorithm, study_uid: str, inputs: Sequence[Instance]) -> str:
+    """All that result UIDs derive from, as one string."""
+    i = algorithm.identity
+    return "|".join((settings.node_id, study_uid, digest_of_inputs(inputs), i.id, i.version, i.weights_digest))

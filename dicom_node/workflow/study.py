@@ -1,0 +1,84 @@
+"""A quiet study becomes complete, is routed, and runs are made."""
+
+from __future__ import annotations
+
+from dbos import DBOS
+
+from dicom_node import log
+from dicom_node.model.states import RunState, StudyState
+from dicom_node.model.uids import derive_uid
+from dicom_node.route.decide import decide
+from dicom_node.store.runs import RunRow
+from dicom_node.workflow.services import Services, enqueue, result_key, services
+
+_logger = log.get("workflow")
+
+
+def sweep(s: Services) -> int:
+    """Find studies that have been quiet long enough, and start their way; returns how many."""
+    found = 0
+    for row in s.index.quiet(s.settings.complete.quiet_seconds):
+        with s.engine.begin() as c:
+            if s.index.finish(c, row, StudyState.COMPLETE, ""):
+                revision = row.revision + 1
+                enqueue(s, c, "study", f"study:{row.study_uid}:{revision}", row.study_uid, revision)
+                found += 1
+                _logger.info("study_complete", StudyInstanceUID=row.study_uid, revision=revision, evidence="quiet time")
+    return found
+
+
+@DBOS.workflow(name="study", max_recovery_attempts=20)
+def study_workflow(study_uid: str, revision: int) -> None:
+    """Route one revision of a study."""
+    route_step(study_uid, revision)
+
+
+@DBOS.step(name="route")
+def route_step(study_uid: str, revision: int) -> None:
+    """Decide what runs, and make the runs."""
+    s = services()
+    study = s.index.study(study_uid)
+    if study is None or study.revision != revision or study.state != StudyState.COMPLETE:
+        return  # a later image made another revision, which is routed instead; or this one has been routed
+    series = s.index.series(study_uid)
+    accepts = {a.manifest.id: a.manifest.accepts.model_dump() for a in s.algorithms.values()}
+    decision = decide(series, s.rules, accepts)
+    wanted = [r for r in decision.routes if r.wanted]
+    state, reason = StudyState.ROUTED, ""
+    if decision.refused:
+        state, reason, wanted = StudyState.REFUSED, decision.refused, []
+    elif not wanted:
+        state, reason = StudyState.UNWANTED, "no rule wants any of its series"
+    members = {x.SeriesInstanceUID: x for x in series}
+    rows = []
+    for r in decision.routes:
+        row = {"series_uid": r.series_uid, "rule": r.rule, "algorithm": r.algorithm, "wanted": r.wanted}
+        rows.append({**row, "reason": r.reason})
+    with s.engine.begin() as c:
+        if not s.index.finish(c, study, state, reason):
+            return
+        s.runs.set_routes(c, study_uid, revision, rows)
+        for r in wanted:
+            algorithm = s.algorithms[r.algorithm]
+            instances = members[r.series_uid].instances
+            key = result_key(s.settings, algorithm, study_uid, instances)
+            run = RunRow(
+                run_id=derive_uid("run", key),
+                study_uid=study_uid,
+                revision=revision,
+                series_uid=r.series_uid,
+                algorithm=r.algorithm,
+                destinations=tuple(r.deliver_to),
+                inputs=tuple(i.SOPInstanceUID for i in instances),
+                state=RunState.QUEUED,
+                reason="",
+                created=s.index.clock(),
+                last_arrival=study.last_arrival,
+                ended=None,
+                measurements=(),
+                record={"rule": r.rule, "route": r.reason},
+            )
+            if s.runs.create(c, run):
+                enqueue(s, c, "analyse", run.run_id, run.run_id)
+    ids = {"StudyInstanceUID": study_uid, "revision": revision}
+    _logger.info("study_routed", **ids, state=state, reason=reason, runs=[r.algorithm for r in wanted])
