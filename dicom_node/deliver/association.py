@@ -1,0 +1,95 @@
+"""Associations with a destination, as storage and query SCU."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pynetdicom import AE, evt
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicom_node.deliver.outcomes import none_accepted, rejection
+from dicom_node.errors import DeliveryError
+from dicom_node.settings import Destination
+
+MAXIMUM_CONTEXTS = 128
+"""Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
+
+
+def peer_name(destination: Destination) -> str:
+    """How messages name a destination: ``name (AET@host:port)``."""
+    return f"{destination.name} ({destination.ae_title}@{destination.host}:{destination.port})"
+
+
+@contextlib.contextmanager
+def associate(destination: Destination, calling_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    """An established pynetdicom Association; released at the end, aborted when the block raises.
+
+    Args:
+        contexts: (abstract syntax UID, transfer syntax UID) pairs, at most 128; each is proposed by itself,
+            so that the peer accepts or refuses exactly that pair.
+
+    Raises:
+        DeliveryError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
+            or none of the contexts accepted (not retryable).
+    """
+    timeout = destination.timeout_seconds
+    ae = AE(ae_title=destination.calling_ae_title or calling_ae_title)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
+    opened: list[bool] = []
+
+    def on_open(event: Any) -> None:
+        opened.append(True)
+        connection = event.assoc.dul.socket.socket
+        # Nagle's algorithm and the peer's delayed ACK cost 20 to 60 ms an object.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # pynetdicom sets none: a peer that stops reading would hold the sending thread for ever.
+        connection.settimeout(timeout)
+
+    peer = peer_name(destination)
+    started = time.monotonic()
+    try:
+        association = ae.associate(
+            destination.host,
+            destination.port,
+            contexts=_proposed(contexts),
+            ae_title=destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+        )
+    except socket.gaierror as e:
+        raise DeliveryError(f"{peer}: the host name cannot be resolved: {e.strerror}") from e
+    if not association.is_established:
+        late = time.monotonic() - started >= timeout
+        raise _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
+    try:
+        yield association
+    except BaseException:
+        association.abort()
+        raise
+    else:
+        if association.is_established:
+            association.release()
+
+
+def _proposed(contexts: Sequence[tuple[str, str]]) -> list[PresentationContext]:
+    proposed = [build_context(abstract, transfer) for abstract, transfer in contexts]
+    for index, context in enumerate(proposed):
+        context.context_id = 2 * index + 1
+    return proposed
+
+
+def _not_established(association: Any, peer: str, opened: bool, waited: str) -> DeliveryError:
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        return rejection(peer, answer.result, answer.result_source, answer.diagnostic)
+    if not opened:
+        return DeliveryError(f"{peer}: no connection {waited}".rstrip() + ": is it running?")
+    if association.rejected_contexts:
+        refused = ((str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.rejected_contexts)
+        return none_accepted(peer, refused)
+    if waited:
+        return DeliveryError(f"{peer} did not answer the association request {waited}")
+    return DeliveryError(f"{peer} ended the connection before it accepted the association")

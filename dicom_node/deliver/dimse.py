@@ -1,0 +1,145 @@
+"""Sends objects by C-STORE (PS3.4 Annex B) to a destination."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pynetdicom
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicom_node import log
+from dicom_node.deliver.association import MAXIMUM_CONTEXTS, associate, peer_name
+from dicom_node.deliver.outcomes import Failure, not_accepted, store_outcome, store_warning
+from dicom_node.errors import DeliveryError
+from dicom_node.settings import Destination
+
+_log = log.get(__name__)
+
+# A path that is given to send_c_store then leaves as the bytes that are on disk, never decoded nor encoded anew.
+pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    SOPClassUID: str
+    SOPInstanceUID: str
+    TransferSyntaxUID: str
+
+    @property
+    def contexts(self) -> tuple[tuple[str, str], ...]:
+        """The (SOP Class, Transfer Syntax) pairs to propose: the file's own first.
+
+        Every peer must know Implicit VR Little Endian (PS3.5 section 10.1), and some know no other uncompressed one.
+        """
+        own = (self.SOPClassUID, self.TransferSyntaxUID)
+        if self.TransferSyntaxUID == ExplicitVRLittleEndian:
+            return own, (self.SOPClassUID, str(ImplicitVRLittleEndian))
+        return (own,)
+
+
+def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path]) -> dict[str, str]:
+    """Send Part 10 files by C-STORE, each as the bytes that it is on disk.
+
+    Only a peer that takes uncompressed data as Implicit VR alone gets an Explicit VR file encoded anew.
+    A warning status counts as stored, and is logged.
+
+    Returns:
+        By SOP Instance UID: ``""`` when stored, else why not (an ``outcomes.Failure``, whose ``retryable``
+        says whether trying again can help).
+
+    Raises:
+        DeliveryError: nothing could be sent: the host is down, the association was rejected, aborted or not
+            answered in time, no SOP Class is accepted, or a file is no DICOM file.
+    """
+    files = [_read(path) for path in paths]
+    outcomes: dict[str, str] = {}
+    for batch in _batches(files):
+        contexts = list(dict.fromkeys(itertools.chain.from_iterable(f.contexts for f in batch)))
+        try:
+            with associate(destination, calling_ae_title, contexts) as association:
+                outcomes.update(_store_all(destination, association, batch))
+        except DeliveryError as e:
+            if not outcomes:
+                raise
+            # An earlier association stored something: its outcomes must not be lost.
+            outcomes.update({f.SOPInstanceUID: Failure(str(e), retryable=e.retryable) for f in batch})
+    return outcomes
+
+
+def _read(path: Path) -> _File:
+    try:
+        meta = read_file_meta_info(path)
+        return _File(
+            path,
+            str(meta.MediaStorageSOPClassUID),
+            str(meta.MediaStorageSOPInstanceUID),
+            str(meta.TransferSyntaxUID),
+        )
+    except (OSError, InvalidDicomError, AttributeError) as e:
+        raise DeliveryError(f"{path} cannot be sent, it is no DICOM file: {e}", retryable=False) from e
+
+
+def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
+    """Groups of files that together need no more presentation contexts than an association has."""
+    batch: list[_File] = []
+    contexts: set[tuple[str, str]] = set()
+    for file in files:
+        if len(contexts.union(file.contexts)) > MAXIMUM_CONTEXTS:
+            yield batch
+            batch, contexts = [], set()
+        batch.append(file)
+        contexts.update(file.contexts)
+    if batch:
+        yield batch
+
+
+def _store_all(destination: Destination, association: Any, files: Sequence[_File]) -> dict[str, str]:
+    accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
+    outcomes: dict[str, str] = {}
+    for number, file in enumerate(files, 1):
+        context = next((c for c in file.contexts if c in accepted), None)
+        if context is None:
+            outcome = not_accepted(*file.contexts[0])
+        else:
+            own = context == file.contexts[0]
+            outcome = _store(destination, association, file.path if own else pydicom.dcmread(file.path), number)
+        outcomes[file.SOPInstanceUID] = outcome
+        if outcome:
+            # Without the reason's text: a peer's error comment may hold patient data.
+            ids = {"destination": destination.name, "SOPInstanceUID": file.SOPInstanceUID}
+            _log.warning("instance_not_sent", **ids, retryable=outcome.retryable)
+        else:
+            _log.info("instance_sent", destination=destination.name, SOPInstanceUID=file.SOPInstanceUID)
+    return outcomes
+
+
+def _store(destination: Destination, association: Any, what: Path | pydicom.Dataset, number: int) -> Failure:
+    peer = peer_name(destination)
+    lost = Failure(f"{peer} ended the association", retryable=True)
+    if not association.is_established:
+        return lost
+    started = time.monotonic()
+    try:
+        # Message IDs are 16 bits (PS3.7 section 9.3.1.1).
+        answer = association.send_c_store(what, msg_id=number % 0x10000)
+    except RuntimeError:
+        # pynetdicom says so when the association ended between the question above and the call.
+        return lost
+    if "Status" not in answer:
+        if time.monotonic() - started >= destination.timeout_seconds:
+            return Failure(f"{peer} did not answer within {destination.timeout_seconds:g} s", retryable=True)
+        return lost
+    status = int(answer.Status)
+    if status != 0x0000:
+        said = store_warning(status) or f"0x{status:04X}"
+        _log.warning("store_answer", destination=destination.name, status=said)
+    return store_outcome(status, str(answer.get("ErrorComment", "")))
