@@ -105,13 +105,21 @@ def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
 def _store_all(destination: Destination, association: Any, files: Sequence[_File]) -> dict[str, str]:
     accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
     outcomes: dict[str, str] = {}
+    ended: Failure | None = None
     for number, file in enumerate(files, 1):
         context = next((c for c in file.contexts if c in accepted), None)
         if context is None:
             outcome = not_accepted(*file.contexts[0])
+        elif ended is not None:
+            outcome = ended
         else:
             own = context == file.contexts[0]
-            outcome = _store(destination, association, file.path if own else pydicom.dcmread(file.path), number)
+            status = _store(association, file.path if own else pydicom.dcmread(file.path), number)
+            if isinstance(status, Failure):
+                # pynetdicom may still call the association established for a moment, and would wait on it.
+                outcome = ended = Failure(f"{peer_name(destination)} {status}", retryable=True)
+            else:
+                outcome = _answered(destination, *status)
         outcomes[file.SOPInstanceUID] = outcome
         if outcome:
             # Without the reason's text: a peer's error comment may hold patient data.
@@ -122,24 +130,24 @@ def _store_all(destination: Destination, association: Any, files: Sequence[_File
     return outcomes
 
 
-def _store(destination: Destination, association: Any, what: Path | pydicom.Dataset, number: int) -> Failure:
-    peer = peer_name(destination)
-    lost = Failure(f"{peer} ended the association", retryable=True)
-    if not association.is_established:
-        return lost
+def _store(association: Any, what: Path | pydicom.Dataset, number: int) -> tuple[int, str] | Failure:
+    """One C-STORE: the response's Status and Error Comment, or why none came."""
     started = time.monotonic()
     try:
         # Message IDs are 16 bits (PS3.7 section 9.3.1.1).
         answer = association.send_c_store(what, msg_id=number % 0x10000)
     except RuntimeError:
-        # pynetdicom says so when the association ended between the question above and the call.
-        return lost
-    if "Status" not in answer:
-        if time.monotonic() - started >= destination.timeout_seconds:
-            return Failure(f"{peer} did not answer within {destination.timeout_seconds:g} s", retryable=True)
-        return lost
-    status = int(answer.Status)
+        # pynetdicom's word for an association that ended before the call.
+        return Failure("ended the association", retryable=True)
+    if "Status" in answer:
+        return int(answer.Status), str(answer.get("ErrorComment", ""))
+    timeout = association.dimse_timeout
+    late = time.monotonic() - started >= timeout
+    return Failure(f"did not answer within {timeout:g} s" if late else "ended the association", retryable=True)
+
+
+def _answered(destination: Destination, status: int, comment: str) -> Failure:
     if status != 0x0000:
         said = store_warning(status) or f"0x{status:04X}"
         _log.warning("store_answer", destination=destination.name, status=said)
-    return store_outcome(status, str(answer.get("ErrorComment", "")))
+    return store_outcome(status, comment)
