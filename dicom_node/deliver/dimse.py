@@ -46,14 +46,14 @@ class _File:
         return (own,)
 
 
-def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path]) -> dict[str, str]:
+def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path]) -> dict[str, Failure]:
     """Send Part 10 files by C-STORE, each as the bytes that it is on disk.
 
     Only a peer that takes uncompressed data as Implicit VR alone gets an Explicit VR file encoded anew.
     A warning status counts as stored, and is logged.
 
     Returns:
-        By SOP Instance UID: ``""`` when stored, else why not (an ``outcomes.Failure``, whose ``retryable``
+        By SOP Instance UID: ``""`` when stored, else why not (a text, whose ``retryable``
         says whether trying again can help).
 
     Raises:
@@ -61,7 +61,7 @@ def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path])
             answered in time, no SOP Class is accepted, or a file is no DICOM file.
     """
     files = [_read(path) for path in paths]
-    outcomes: dict[str, str] = {}
+    outcomes: dict[str, Failure] = {}
     for batch in _batches(files):
         contexts = list(dict.fromkeys(itertools.chain.from_iterable(f.contexts for f in batch)))
         try:
@@ -102,9 +102,9 @@ def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
         yield batch
 
 
-def _store_all(destination: Destination, association: Any, files: Sequence[_File]) -> dict[str, str]:
+def _store_all(destination: Destination, association: Any, files: Sequence[_File]) -> dict[str, Failure]:
     accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
-    outcomes: dict[str, str] = {}
+    outcomes: dict[str, Failure] = {}
     ended: Failure | None = None
     for number, file in enumerate(files, 1):
         context = next((c for c in file.contexts if c in accepted), None)
