@@ -1,0 +1,62 @@
+"""From findings to the files that may leave the node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom import Dataset
+
+from dicom_node.algorithm import Findings
+from dicom_node.encode.common import write
+from dicom_node.encode.context import Context
+from dicom_node.encode.seg import build_seg
+from dicom_node.encode.source import read_source
+from dicom_node.encode.sr import build_not_analysed, build_report, texts
+from dicom_node.model.result import ResultObject
+
+__all__ = ["Context", "encode_findings", "encode_not_analysed"]
+
+
+def encode_findings(
+    findings: Findings, headers: Sequence[Dataset], context: Context, out: Path
+) -> tuple[ResultObject, ...]:
+    """Write ``seg.dcm`` and ``sr.dcm`` into ``out``; no ``seg.dcm`` when the label map is empty.
+
+    The same arguments give the same bytes.
+
+    Args:
+        findings: label map, segments and measurements.
+        headers: the source series, one single-frame image a slice, in the order of the label map's slices.
+        context: who made it, when.
+        out: folder, made if absent.
+
+    Raises:
+        EncodeError: the findings cannot be written, or the headers lack a UID or a place in space.
+    """
+    source = read_source(headers, [*_own_texts(context), *texts(findings)])
+    seg = build_seg(findings, source, context) if findings.label_map.any() else None
+    report = build_report(findings, seg, source, context)
+    written = [] if seg is None else [write(seg, "seg", out)]
+    return (*written, write(report, "sr", out))
+
+
+def encode_not_analysed(
+    reason: str, headers: Sequence[Dataset], context: Context, out: Path
+) -> tuple[ResultObject, ...]:
+    """Write ``sr.dcm``, which says "Not analysed, because <reason>." and refers to the source images.
+
+    Args:
+        reason: completes the sentence.
+        headers: the source series; the order is of no matter.
+
+    Raises:
+        EncodeError: the headers lack what a report needs.
+    """
+    source = read_source(headers, [*_own_texts(context), reason])
+    return (write(build_not_analysed(reason, source, context), "sr", out),)
+
+
+def _own_texts(context: Context) -> list[str]:
+    identity = context.identity
+    return [identity.name, identity.version, context.procedure.meaning, context.node_id, context.institution_name]

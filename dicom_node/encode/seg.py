@@ -1,0 +1,121 @@
+"""The Segmentation: a BINARY mask on the source's grid (PS3.3 A.51)."""
+
+from __future__ import annotations
+
+import highdicom
+import highdicom.color
+import highdicom.seg
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.algorithm import Findings, Segment
+from dicom_node.encode.codes import concept, laterality, long_string, series_description
+from dicom_node.encode.common import build, finish
+from dicom_node.encode.context import MANUFACTURER, Context
+from dicom_node.encode.source import Source
+from dicom_node.encode.uids import ResultUids
+from dicom_node.errors import EncodeError
+
+
+def present_segments(findings: Findings) -> frozenset[int]:
+    """The values that occur in the label map."""
+    counts = np.bincount(findings.label_map.ravel(), minlength=1)
+    return frozenset(int(v) for v in np.flatnonzero(counts) if v > 0)
+
+
+def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
+    """Build the SEG of a label map that is not empty.
+
+    Frames without a voxel are left out. A segment without any voxel keeps its description, so that segment
+    numbers stay the label map's values, and has no frame.
+
+    Raises:
+        EncodeError: label map and images differ in shape, or the findings cannot be written.
+    """
+    image = source.first
+    shape = (len(source.images), int(image.Rows), int(image.Columns))
+    if findings.label_map.shape != shape:
+        raise EncodeError(f"the label map's shape is {findings.label_map.shape}, that of the source images {shape}")
+    if not findings.label_map.any():
+        raise EncodeError("the label map is empty: no SEG can be made of it")
+    uids = ResultUids(context.key)
+    seg: Dataset = build("SEG", lambda: _segmentation(findings.label_map, findings.segments, source, context, uids))
+    finish(seg, source, context)
+    if "BodyPartExamined" in source.first:
+        seg.BodyPartExamined = source.first.BodyPartExamined
+    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uids.dimension_organization()
+    for item in seg.DimensionIndexSequence:
+        item.DimensionOrganizationUID = uids.dimension_organization()
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    if "SpacingBetweenSlices" not in measures and len(source.images) > 1:
+        # highdicom leaves it out of a sheared stack (tilted gantry).
+        measures.SpacingBetweenSlices = f"{slice_distance(source):.10g}"
+    return seg
+
+
+def slice_distance(source: Source) -> float:
+    """Distance in mm of neighbouring slices along the normal of the planes."""
+    first, second = (np.asarray(i.ImagePositionPatient, dtype=np.float64) for i in source.images[:2])
+    cosines = np.asarray(source.first.ImageOrientationPatient, dtype=np.float64)
+    normal = np.cross(cosines[:3], cosines[3:])
+    return float(abs((second - first) @ normal / np.linalg.norm(normal)))
+
+
+def _segmentation(
+    label_map: npt.NDArray[np.uint8],
+    segments: tuple[Segment, ...],
+    source: Source,
+    context: Context,
+    uids: ResultUids,
+) -> Dataset:
+    identity = context.identity
+    seg: Dataset = highdicom.seg.Segmentation(
+        source_images=list(source.images),
+        pixel_array=label_map,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(s, context, uids) for s in segments],
+        series_instance_uid=uids.series("seg"),
+        series_number=context.series_number,
+        sop_instance_uid=uids.instance("seg"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=long_string(identity.name),
+        software_versions=long_string(identity.version),
+        device_serial_number=identity.device_uid,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=True,
+        content_label="SEGMENTATION",
+        content_description=series_description(f"{identity.name} {identity.version}", "mask"),
+        series_description=series_description(identity.name, "SEG"),
+        content_date=context.when.date(),
+        content_time=context.when.time(),
+    )
+    return seg
+
+
+def _description(segment: Segment, context: Context, uids: ResultUids) -> Dataset:
+    identity = context.identity
+    label = long_string(segment.label)
+    item: Dataset = highdicom.seg.SegmentDescription(
+        segment_number=segment.value,
+        segment_label=label,
+        segmented_property_category=concept(segment.category),
+        segmented_property_type=concept(segment.type),
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=long_string(identity.name),
+            family=codes.cid7162.ArtificialIntelligence,
+            version=long_string(identity.version),
+            source=MANUFACTURER,
+        ),
+        tracking_uid=uids.segment(segment.value),
+        tracking_id=label,
+        display_color=highdicom.color.CIELabColor.from_rgb(*segment.color),
+    )
+    side = laterality(segment.laterality)
+    if side is not None:
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return item

@@ -1,0 +1,207 @@
+"""The source series as the encoder takes it: only what is needed, tidied.
+
+Scanners and archives leave out attributes, send them empty or ill-formed. What names the patient is kept as
+it is; what is ill-formed beyond that becomes empty, which the standard allows (Type 2).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pydicom.charset
+import pydicom.config
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.multival import MultiValue
+
+from dicom_node.errors import EncodeError
+
+# Kept verbatim, ill-formed or not: a result must carry the identity that its images carry.
+_IDENTITY = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName",
+)  # fmt: skip
+_DATES = ("PatientBirthDate", "StudyDate")
+_TIMES = ("StudyTime",)
+_TEXTS = (
+    "StudyDescription", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "StationName",
+    "PositionReferenceIndicator",
+)  # fmt: skip
+_NUMBERS = ("PatientSize", "PatientWeight")
+_CODES = ("BodyPartExamined", "PatientSex", "Laterality")
+_REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+_GEOMETRY = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
+_TYPE_2 = frozenset(
+    ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
+     "StudyID", "ReferringPhysicianName", "PositionReferenceIndicator")
+)  # fmt: skip
+
+_DATE = re.compile(r"\d{8}")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
+_AGE = re.compile(r"\d{3}[DWMY]")
+
+UTF_8 = "ISO_IR 192"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A series without pixels.
+
+    Attributes:
+        images: one dataset a slice, in the slices' order, with what the results need.
+        character_set: Specific Character Set for the results.
+    """
+
+    images: tuple[Dataset, ...]
+    character_set: str | list[str]
+
+    @property
+    def first(self) -> Dataset:
+        """The first slice: it speaks for patient and study."""
+        return self.images[0]
+
+
+def read_source(headers: Sequence[Dataset], own_texts: Iterable[str]) -> Source:
+    """Take what results need from the source's headers.
+
+    Args:
+        headers: one a slice; pixel data is not needed and not kept.
+        own_texts: what the results will say beside the source's strings; it may need another character set.
+
+    Raises:
+        EncodeError: there is no image, an image has no UID or no place in space, or the headers are of
+            several studies, series or frames of reference.
+    """
+    if not headers:
+        raise EncodeError("there is no source image")
+    images = tuple(_tidy(header) for header in headers)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"):
+        values = {str(image.get(keyword)) for image in images}
+        if len(values) > 1:
+            raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
+    return Source(images, _character_set(headers[0], images[0], own_texts))
+
+
+def _tidy(header: Dataset) -> Dataset:
+    image = Dataset()
+    for keyword in _REQUIRED:
+        value = _text(header, keyword)
+        if not value:
+            raise EncodeError(f"a source image has no {keyword}")
+        setattr(image, keyword, value)
+    if "NumberOfFrames" in header and int(_value(header, "NumberOfFrames") or 1) > 1:
+        raise EncodeError("multi-frame source images are not supported: the slices must be single-frame images")
+    for keyword in _IDENTITY:
+        _add(image, keyword, _text(header, keyword))
+    for keyword in _DATES:
+        _add(image, keyword, _date(_text(header, keyword)))
+    for keyword in _TIMES:
+        _add(image, keyword, _matching(_TIME, _text(header, keyword)))
+    for keyword in _TEXTS:
+        _add(image, keyword, _text(header, keyword)[:64])
+    for keyword in _CODES:
+        _add(image, keyword, _matching(_CODE_STRING, _text(header, keyword)))
+    _add(image, "PatientAge", _matching(_AGE, _text(header, "PatientAge")))
+    if image.PatientSex not in ("M", "F", "O"):
+        image.PatientSex = ""
+    for keyword in _NUMBERS:
+        number = _numbers(header, keyword, 1)
+        if number:
+            setattr(image, keyword, f"{number[0]:.6g}")
+    _tidy_geometry(header, image)
+    return image
+
+
+def _tidy_geometry(header: Dataset, image: Dataset) -> None:
+    for keyword, count in _GEOMETRY.items():
+        numbers = _numbers(header, keyword, count)
+        if numbers is None:
+            raise EncodeError(f"a source image has no valid {keyword}")
+        setattr(image, keyword, [_decimal(n) for n in numbers])
+    thickness = _numbers(header, "SliceThickness", 1)
+    if thickness and thickness[0] > 0:
+        image.SliceThickness = _decimal(thickness[0])
+    for keyword in ("Rows", "Columns"):
+        size = _value(header, keyword)
+        if not isinstance(size, int) or size < 1:
+            raise EncodeError(f"a source image has no valid {keyword}")
+        setattr(image, keyword, size)
+
+
+def _value(header: Dataset, keyword: str) -> Any:
+    """The value, or None where it is absent or cannot be converted."""
+    try:
+        return header.get(keyword)
+    except (ValueError, TypeError, OverflowError, NotImplementedError):
+        return None
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = _value(header, keyword)
+    if value is None:
+        return ""
+    if isinstance(value, MultiValue | list | tuple):
+        return str(value[0]).strip() if value else ""
+    return str(value).strip()
+
+
+def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
+    value = _value(header, keyword)
+    if value is None or value == "":
+        return None
+    parts = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
+    try:
+        numbers = [float(p) for p in parts]
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _date(text: str) -> str:
+    if not _DATE.fullmatch(text):
+        return ""
+    try:
+        datetime.strptime(text, "%Y%m%d")
+    except ValueError:
+        return ""
+    return text
+
+
+def _matching(pattern: re.Pattern[str], text: str) -> str:
+    return text if pattern.fullmatch(text) else ""
+
+
+def _add(image: Dataset, keyword: str, value: str) -> None:
+    if not value and keyword not in _TYPE_2:
+        return
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    image.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=pydicom.config.IGNORE))
+
+
+def _decimal(value: float) -> str:
+    """A Decimal String: 16 characters at most (PS3.5 section 6.2)."""
+    for digits in range(16, 5, -1):
+        text = f"{value + 0.0:.{digits}g}"
+        if len(text) <= 16:
+            return text
+    raise EncodeError(f"{value!r} does not fit a Decimal String")
+
+
+def _character_set(header: Dataset, image: Dataset, own_texts: Iterable[str]) -> str | list[str]:
+    """The source's own, or UTF-8 where that cannot hold what is written."""
+    value = _value(header, "SpecificCharacterSet")
+    terms = [str(t) for t in value] if isinstance(value, MultiValue | list | tuple) else [str(value or "")]
+    if not all(text.isascii() for text in own_texts):
+        return UTF_8
+    if any(term not in pydicom.charset.python_encoding for term in terms):
+        return UTF_8
+    source_texts = [str(e.value) for e in image if e.VR in ("PN", "LO", "SH")]
+    if terms in ([""], ["ISO_IR 6"]) and not all(text.isascii() for text in source_texts):
+        return UTF_8
+    return terms if len(terms) > 1 else (terms[0] or "ISO_IR 6")

@@ -1,0 +1,318 @@
+"""The Measurement Report: a Comprehensive 3D SR by TID 1500 (PS3.16), whose ROIs are the SEG's segments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.algorithm import Code, Findings, Measurement, Segment
+from dicom_node.encode.codes import concept, laterality, long_string, series_description, unit
+from dicom_node.encode.common import build, finish
+from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
+from dicom_node.encode.seg import present_segments
+from dicom_node.encode.source import Source
+from dicom_node.encode.uids import ResultUids
+from dicom_node.errors import EncodeError
+
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
+ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+CONTAINS = sr.RelationshipTypeValues.CONTAINS
+HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+
+
+def build_report(findings: Findings, seg: Dataset | None, source: Source, context: Context) -> Dataset:
+    """The report of an analysis.
+
+    One group for each segment that has voxels (TID 1411, with the SEG's tracking identifiers), one for each
+    measurement that is not of exactly one such segment (TID 1501), and the algorithm's notes.
+
+    Args:
+        findings: what was found.
+        seg: the SEG it refers to; None when the label map is empty, and the report then says "No finding".
+
+    Raises:
+        EncodeError: the findings cannot be written.
+    """
+    groups = build("SR", lambda: _Groups(findings, seg, source, context).all())
+    remarks: list[Dataset] = [_code(codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded)]
+    if seg is None and findings.segments:
+        remarks.append(_code(codes.DCM.Finding, codes.DCM.Absent))
+        remarks.append(_comment("No finding: the algorithm marked no voxel of this series."))
+    remarks.extend(_comment(note) for note in findings.notes)
+    evidence = [*source.images, *([seg] if seg is not None else [])]
+    role_key = ("findings", str(seg.SOPInstanceUID) if seg is not None else "")
+    return _document(groups, remarks, evidence, role_key, source, context)
+
+
+def build_not_analysed(reason: str, source: Source, context: Context) -> Dataset:
+    """The report that says why there is no analysis.
+
+    Args:
+        reason: completes the sentence "Not analysed, because ...".
+
+    Raises:
+        EncodeError: it cannot be written.
+    """
+    remarks = [
+        _code(codes.DCM.SummaryOfAnalyses, codes.DCM.NotAttempted),
+        _comment(f"Not analysed, because {reason.strip().rstrip('.')}."),
+    ]
+    return _document([], remarks, source.images, ("not analysed", reason), source, context)
+
+
+def texts(findings: Findings) -> list[str]:
+    """All that the report says in the algorithm's words."""
+    found = [*findings.notes]
+    for s in findings.segments:
+        found += [s.label, s.category.meaning, s.type.meaning]
+    for m in findings.measurements:
+        found += [m.name, m.unit, m.code.meaning, m.site.meaning, m.method or ""]
+    return found
+
+
+def _document(
+    groups: Sequence[Dataset],
+    remarks: Sequence[Dataset],
+    evidence: Sequence[Dataset],
+    role_key: tuple[str, ...],
+    source: Source,
+    context: Context,
+) -> Dataset:
+    uids = ResultUids(context.key)
+    identity = context.identity
+
+    def make() -> Dataset:
+        report: Dataset = sr.Comprehensive3DSR(
+            evidence=list(evidence),
+            content=_root(groups, remarks, source, context),
+            series_instance_uid=uids.series("sr"),
+            series_number=context.series_number + 1,
+            sop_instance_uid=uids.instance("sr", *role_key),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=long_string(identity.name),
+            software_versions=long_string(identity.version),
+            device_serial_number=identity.device_uid,
+            is_complete=True,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            series_description=series_description(identity.name, "SR"),
+            content_date=context.when.date(),
+            content_time=context.when.time(),
+            specific_character_set=None,
+            previous_versions=_predecessors(source, context),
+        )
+        return report
+
+    report = build("SR", make)
+    finish(report, source, context)
+    return report
+
+
+def _predecessors(source: Source, context: Context) -> list[Dataset] | None:
+    if context.predecessor is None:
+        return None
+    item = Dataset()
+    item.StudyInstanceUID = source.first.StudyInstanceUID
+    item.SeriesInstanceUID = context.predecessor.SeriesInstanceUID
+    item.SOPClassUID = context.predecessor.SOPClassUID
+    item.SOPInstanceUID = context.predecessor.SOPInstanceUID
+    return [item]
+
+
+def _root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: Source, context: Context) -> Dataset:
+    """TID 1500: language, device observer, procedure, images, measurements, remarks."""
+    root: Dataset = sr.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
+    content = sr.ContentSequence()
+    content.extend(sr.LanguageOfContentItemAndDescendants(concept(ENGLISH)))
+    observer = sr.DeviceObserverIdentifyingAttributes(
+        uid=context.identity.device_uid,
+        name=f"{context.identity.name} {context.identity.version}",
+        manufacturer_name=MANUFACTURER,
+        model_name=context.identity.name,
+    )
+    content.extend(
+        sr.ObservationContext(
+            observer_device_context=sr.ObserverContext(
+                observer_type=codes.DCM.Device, observer_identifying_attributes=observer
+            )
+        )
+    )
+    content.append(
+        sr.CodeContentItem(codes.DCM.ProcedureReported, concept(context.procedure), relationship_type=HAS_CONCEPT_MOD)
+    )
+    content.append(_image_library(source))
+    if groups:
+        measurements = sr.ContainerContentItem(codes.DCM.ImagingMeasurements, relationship_type=CONTAINS)
+        measurements.ContentSequence = sr.ContentSequence(groups)
+        content.append(measurements)
+    evaluations = sr.ContainerContentItem(concept(QUALITATIVE_EVALUATIONS), relationship_type=CONTAINS)
+    made_by = f"Made by the algorithm {context.identity.name}, version {context.identity.version}."
+    evaluations.ContentSequence = sr.ContentSequence([*remarks, _comment(made_by), _comment(RESEARCH_USE)])
+    content.append(evaluations)
+    root.ContentSequence = content
+    return root
+
+
+def _image_library(source: Source) -> Dataset:
+    """TID 1600 with no more than the references: descriptors would repeat the images' headers."""
+    group = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
+    group.ContentSequence = sr.ContentSequence(
+        [
+            sr.ImageContentItem(
+                name=codes.SCT.Source,
+                referenced_sop_class_uid=image.SOPClassUID,
+                referenced_sop_instance_uid=image.SOPInstanceUID,
+                relationship_type=CONTAINS,
+            )
+            for image in source.images
+        ]
+    )
+    library: Dataset = sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=CONTAINS)
+    library.ContentSequence = sr.ContentSequence([group])
+    return library
+
+
+class _Groups:
+    """The measurement groups of one report."""
+
+    def __init__(self, findings: Findings, seg: Dataset | None, source: Source, context: Context) -> None:
+        self.findings = findings
+        self.seg = seg
+        self.source = source
+        self.context = context
+        self.uids = ResultUids(context.key)
+        self.present = present_segments(findings) if seg is not None else frozenset()
+
+    def all(self) -> list[Dataset]:
+        """Segments first, in their order, then the other measurements in theirs."""
+        groups = [self._of_segment(s) for s in self.findings.segments if s.value in self.present]
+        groups += [self._of_absent_segment(s) for s in self.findings.segments if self._is_absent(s)]
+        groups += [self._of_measurement(m) for m in self.findings.measurements if not self._is_of_one_segment(m)]
+        return groups
+
+    def _is_absent(self, segment: Segment) -> bool:
+        # With no SEG at all the report says "No finding" once, for all.
+        return self.seg is not None and segment.value not in self.present
+
+    def _is_of_one_segment(self, m: Measurement) -> bool:
+        """Whether it stands in the segment's own group.
+
+        There every volume is the segment's, so that a reader, and the node's check, may take it as such.
+        """
+        if len(m.segments) != 1 or m.segments[0] not in self.present:
+            return False
+        return m.from_mask or m.code.value != codes.SCT.Volume.value
+
+    def _of_segment(self, segment: Segment) -> Dataset:
+        assert self.seg is not None
+        own = [m for m in self.findings.measurements if m.segments == (segment.value,) and self._is_of_one_segment(m)]
+        series = self.source.first.SeriesInstanceUID
+        group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=self.uids.segment(segment.value), identifier=long_string(segment.label)
+            ),
+            referenced_segment=sr.ReferencedSegment(
+                sop_class_uid=self.seg.SOPClassUID,
+                sop_instance_uid=self.seg.SOPInstanceUID,
+                segment_number=segment.value,
+                source_series=sr.SourceSeriesForSegmentation(referenced_series_instance_uid=series),
+            ),
+            finding_category=concept(segment.category),
+            finding_type=concept(segment.type),
+            finding_sites=_sites(own) or [_site(segment.type, segment.laterality)],
+            algorithm_id=self._algorithm(),
+            measurements=[self._measurement(m) for m in own],
+        )
+        return _with_comments(group[0], [c for m in own for c in _sentences(m)])
+
+    def _of_absent_segment(self, segment: Segment) -> Dataset:
+        group = sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=self.uids.segment(segment.value), identifier=long_string(segment.label)
+            ),
+            finding_category=concept(segment.category),
+            finding_type=concept(segment.type),
+            finding_sites=[_site(segment.type, segment.laterality)],
+            algorithm_id=self._algorithm(),
+            qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.SummaryOfDetections, codes.DCM.Absent)],
+        )
+        return _with_comments(group[0], [f"{segment.label}: not found, no voxel was marked."])
+
+    def _of_measurement(self, m: Measurement) -> Dataset:
+        group = sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(m.name), identifier=m.name),
+            finding_type=concept(m.site),
+            finding_sites=_sites([m]),
+            algorithm_id=self._algorithm(),
+            measurements=[self._measurement(m)],
+        )
+        return _with_comments(group[0], _sentences(m))
+
+    def _measurement(self, m: Measurement) -> sr.Measurement:
+        """TID 300. A number that is of segments refers to them (TID 320), so that it can be computed again."""
+        if not math.isfinite(m.value):
+            raise EncodeError(f"{m.name} is {m.value}: no number for a report")
+        images = None
+        if m.from_mask and self.seg is not None and self.present.intersection(m.segments):
+            image = sr.SourceImageForMeasurement(self.seg.SOPClassUID, self.seg.SOPInstanceUID)
+            numbers = sorted(self.present.intersection(m.segments))
+            image.ReferencedSOPSequence[0].ReferencedSegmentNumber = numbers if len(numbers) > 1 else numbers[0]
+            images = [image]
+        return sr.Measurement(
+            name=concept(m.code),
+            value=float(f"{m.value:.6g}"),
+            unit=unit(m.unit),
+            tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(m.name), identifier=m.name),
+            finding_sites=_sites([m]),
+            referenced_images=images,
+        )
+
+    def _algorithm(self) -> sr.AlgorithmIdentification:
+        """TID 4019."""
+        identity = self.context.identity
+        weights = [f"weights SHA-256 {identity.weights_digest}"] if identity.weights_digest else None
+        return sr.AlgorithmIdentification(
+            name=identity.name, version=identity.version, parameters=weights, manufacturer=MANUFACTURER
+        )
+
+
+def _sentences(m: Measurement) -> list[str]:
+    """What a viewer shows that prints no more than texts."""
+    value = f"{m.name} {_readable(m.value)}{'' if m.unit == '1' else ' ' + m.unit}"
+    sentences = [f"{value} ({m.method})" if m.method else value]
+    if m.flag is not None:
+        sentences.append(f"To be reviewed: {m.flag}.")
+    return sentences
+
+
+def _readable(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
+def _sites(measurements: Sequence[Measurement]) -> list[sr.FindingSite]:
+    return [_site(code, side) for code, side in dict.fromkeys((m.site, m.laterality) for m in measurements)]
+
+
+def _site(code: Code, side: str | None) -> sr.FindingSite:
+    return sr.FindingSite(anatomic_location=concept(code), laterality=laterality(side))
+
+
+def _with_comments(group: Dataset, comments: Sequence[str]) -> Dataset:
+    for text in comments:
+        group.ContentSequence.append(_comment(text))
+    return group
+
+
+def _comment(text: str) -> Dataset:
+    item: Dataset = sr.TextContentItem(codes.DCM.Comment, text, relationship_type=CONTAINS)
+    return item
+
+
+def _code(name: Code, value: Code) -> Dataset:
+    item: Dataset = sr.CodeContentItem(name, value, relationship_type=CONTAINS)
+    return item
