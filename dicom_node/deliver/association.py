@@ -24,6 +24,26 @@ def peer_name(destination: Destination) -> str:
     return f"{destination.name} ({destination.ae_title}@{destination.host}:{destination.port})"
 
 
+class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
+    """An AE that closes its connections itself.
+
+    pynetdicom shuts a socket down before it closes it, and skips the close where there is nothing to shut down: after
+    a refused connection, or one that the peer ended. A node that waits for a PACS for days must not leave that
+    to the garbage collector.
+    """
+
+    connection: socket.socket | None = None
+
+    def _create_socket(self, *args: Any) -> Any:
+        wrapped = super()._create_socket(*args)
+        self.connection = wrapped.socket
+        return wrapped
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+
+
 @contextlib.contextmanager
 def associate(destination: Destination, calling_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
     """An established pynetdicom Association; released at the end, aborted when the block raises.
@@ -36,8 +56,17 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
         DeliveryError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
             or none of the contexts accepted (not retryable).
     """
-    timeout = destination.timeout_seconds
-    ae = AE(ae_title=destination.calling_ae_title or calling_ae_title)
+    ae = _Entity(ae_title=destination.calling_ae_title or calling_ae_title)
+    try:
+        association = _request(ae, destination, contexts)
+        with _ended(association):
+            yield association
+    finally:
+        ae.close()
+
+
+def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str, str]]) -> Any:
+    peer, timeout = peer_name(destination), destination.timeout_seconds
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
     opened: list[bool] = []
 
@@ -49,7 +78,6 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
         # pynetdicom sets none: a peer that stops reading would hold the sending thread for ever.
         connection.settimeout(timeout)
 
-    peer = peer_name(destination)
     started = time.monotonic()
     try:
         association = ae.associate(
@@ -64,14 +92,19 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
     if not association.is_established:
         late = time.monotonic() - started >= timeout
         raise _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
+    return association
+
+
+@contextlib.contextmanager
+def _ended(association: Any) -> Iterator[None]:
+    """Release at the end; abort when the block raises."""
     try:
-        yield association
+        yield
     except BaseException:
         association.abort()
         raise
-    else:
-        if association.is_established:
-            association.release()
+    if association.is_established:
+        association.release()
 
 
 def _proposed(contexts: Sequence[tuple[str, str]]) -> list[PresentationContext]:
