@@ -20,6 +20,7 @@ from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
 
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
+MASK_VOLUME_UNITS = ("mL", "mm3")
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 CONTAINS = sr.RelationshipTypeValues.CONTAINS
 HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -131,9 +132,9 @@ def _root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: Source,
     content.extend(sr.LanguageOfContentItemAndDescendants(concept(ENGLISH)))
     observer = sr.DeviceObserverIdentifyingAttributes(
         uid=context.identity.device_uid,
-        name=f"{context.identity.name} {context.identity.version}",
+        name=long_string(f"{context.identity.name} {context.identity.version}"),
         manufacturer_name=MANUFACTURER,
-        model_name=context.identity.name,
+        model_name=long_string(context.identity.name),
     )
     content.extend(
         sr.ObservationContext(
@@ -210,7 +211,8 @@ class _Groups:
 
     def _of_segment(self, segment: Segment) -> Dataset:
         assert self.seg is not None
-        own = [m for m in self.findings.measurements if m.segments == (segment.value,) and self._is_of_one_segment(m)]
+        measurements = self.findings.measurements
+        own = [m for m in measurements if m.segments == (segment.value,) and self._is_of_one_segment(m)]
         series = self.source.first.SeriesInstanceUID
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(
@@ -257,6 +259,10 @@ class _Groups:
         """TID 300. A number that is of segments refers to them (TID 320), so that it can be computed again."""
         if not math.isfinite(m.value):
             raise EncodeError(f"{m.name} is {m.value}: no number for a report")
+        if m.from_mask and m.unit not in MASK_VOLUME_UNITS:
+            raise EncodeError(f"{m.name} is a mask's volume in {m.unit}: it takes {' or '.join(MASK_VOLUME_UNITS)}")
+        if m.from_mask and m.value > 0 and not self.present.intersection(m.segments):
+            raise EncodeError(f"{m.name} is {m.value} {m.unit}, but its segments have no voxel")
         images = None
         if m.from_mask and self.seg is not None and self.present.intersection(m.segments):
             image = sr.SourceImageForMeasurement(self.seg.SOPClassUID, self.seg.SOPInstanceUID)
@@ -277,7 +283,10 @@ class _Groups:
         identity = self.context.identity
         weights = [f"weights SHA-256 {identity.weights_digest}"] if identity.weights_digest else None
         return sr.AlgorithmIdentification(
-            name=identity.name, version=identity.version, parameters=weights, manufacturer=MANUFACTURER
+            name=long_string(identity.name),
+            version=long_string(identity.version),
+            parameters=weights,
+            manufacturer=MANUFACTURER,
         )
 
 

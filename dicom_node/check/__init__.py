@@ -1,0 +1,1 @@
+"""What the node proves of each result before it leaves."""

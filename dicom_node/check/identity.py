@@ -1,0 +1,98 @@
+"""Whose result it is, and what made it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from pydicom import Dataset
+
+from dicom_node.check.objects import ResultFile, Sources, code_of, items, text, value
+
+MANUFACTURER = "dicom_node"
+PROCESSING_EQUIPMENT = ("DCM", "109102")
+_UTF_8 = "ISO_IR 192"
+_DATE = re.compile(r"\d{8}")
+
+Identity = tuple[str, str, str]
+"""Algorithm name, version and Device UID."""
+
+
+def check_identity(result: ResultFile, sources: Sources) -> list[str]:
+    """Patient, study, character set and UIDs against the source; values that name the patient are not repeated."""
+    problems = []
+    ds, first = result.ds, sources.first
+    for keyword in ("PatientID", "PatientName", "IssuerOfPatientID"):
+        if text(ds, keyword) != text(first, keyword):
+            problems.append(f"{result.name}: {keyword} is not that of the source images")
+    if text(ds, "PatientBirthDate") != _valid_date(text(first, "PatientBirthDate")):
+        problems.append(f"{result.name}: PatientBirthDate is not that of the source images")
+    if text(ds, "StudyInstanceUID") != text(first, "StudyInstanceUID"):
+        problems.append(
+            f"{result.name}: StudyInstanceUID is {text(ds, 'StudyInstanceUID')}, "
+            f"that of the source images is {text(first, 'StudyInstanceUID')}"
+        )
+    problems += _check_character_set(result, first)
+    if text(ds, "SOPInstanceUID") in sources.by_uid:
+        problems.append(f"{result.name}: its SOPInstanceUID {text(ds, 'SOPInstanceUID')} is that of a source image")
+    if text(ds, "SeriesInstanceUID") in sources.series:
+        problems.append(
+            f"{result.name}: its SeriesInstanceUID {text(ds, 'SeriesInstanceUID')} is that of the source images"
+        )
+    return problems
+
+
+def check_origin(result: ResultFile) -> tuple[list[str], Identity]:
+    """Manufacturer, Contributing Equipment and the words "research use only"; returns the algorithm named there."""
+    problems = []
+    ds, name = result.ds, result.name
+    if text(ds, "Manufacturer") != MANUFACTURER:
+        problems.append(f"{name}: Manufacturer is {text(ds, 'Manufacturer')!r}, not {MANUFACTURER!r}")
+    if "research use only" not in text(ds, "SeriesDescription").lower():
+        problems.append(f"{name}: SeriesDescription does not say 'research use only'")
+    meta = getattr(ds, "file_meta", Dataset())
+    for keyword, other in (
+        ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
+        ("SOPClassUID", "MediaStorageSOPClassUID"),
+    ):
+        if text(ds, keyword) != text(meta, other):
+            problems.append(f"{name}: {keyword} is {text(ds, keyword)}, {other} is {text(meta, other)}")
+    own = [
+        item
+        for item in items(ds, "ContributingEquipmentSequence")
+        if text(item, "Manufacturer") == MANUFACTURER
+        and code_of(item, "PurposeOfReferenceCodeSequence") == PROCESSING_EQUIPMENT
+    ]
+    if not own:
+        problems.append(f"{name}: ContributingEquipmentSequence has no item for the algorithm")
+        return problems, ("", "", "")
+    for keyword in ("ManufacturerModelName", "SoftwareVersions", "DeviceUID"):
+        if not text(own[0], keyword):
+            problems.append(f"{name}: the algorithm's item of ContributingEquipmentSequence has no {keyword}")
+    model, version = text(own[0], "ManufacturerModelName"), text(own[0], "SoftwareVersions")
+    return problems, (model, version, text(own[0], "DeviceUID"))
+
+
+def _valid_date(date: str) -> str:
+    """An ill-formed date is left out of a result."""
+    if not _DATE.fullmatch(date):
+        return ""
+    try:
+        datetime.strptime(date, "%Y%m%d")
+    except ValueError:
+        return ""
+    return date
+
+
+def _check_character_set(result: ResultFile, first: Dataset) -> list[str]:
+    own, source = _terms(result.ds), _terms(first)
+    if own in (source, [_UTF_8]):
+        return []
+    return [f"{result.name}: SpecificCharacterSet is {own}, that of the source images is {source}"]
+
+
+def _terms(ds: Dataset) -> list[str]:
+    found = value(ds, "SpecificCharacterSet")
+    terms = [found] if isinstance(found, str) or found is None else list(found)
+    cleaned = [str(t or "").strip() for t in terms]
+    return ["ISO_IR 6"] if cleaned in ([], [""]) else cleaned

@@ -1,0 +1,155 @@
+"""Result objects and source series, read for the check. Unreadable input is a problem to report, not an error."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+READ_ERRORS = (
+    InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
+    AttributeError, NotImplementedError, OverflowError, struct.error,
+)  # fmt: skip
+"""What a spoilt file can make pydicom raise."""
+
+TOLERANCE = 1e-3
+"""Positions and distances may differ by this much, in mm."""
+
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+
+CodeKey = tuple[str, str]
+"""Coding scheme and value of a concept."""
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One result object; ``name`` is its file name, for the sentences."""
+
+    name: str
+    ds: Dataset
+
+
+class Sources:
+    """The source series by SOP Instance UID.
+
+    Attributes:
+        headers: as given.
+        by_uid: the same by SOP Instance UID.
+        voxel_area: mm² of a pixel; ``slice_distance``: mm between neighbouring slices along the planes'
+            normal, None for a single slice.
+    """
+
+    def __init__(self, headers: Sequence[Dataset]) -> None:
+        self.headers = tuple(headers)
+        self.by_uid = {text(h, "SOPInstanceUID"): h for h in headers}
+        self.series = {text(h, "SeriesInstanceUID") for h in headers}
+        self.slice_distance = slice_distance(
+            [numbers(h, "ImagePositionPatient") for h in headers],
+            numbers(headers[0], "ImageOrientationPatient") if headers else [],
+        )
+
+    @property
+    def first(self) -> Dataset:
+        """The first header; only where there is one."""
+        return self.headers[0]
+
+
+def read_result(path: Path) -> tuple[ResultFile | None, str]:
+    """Read a result whole; returns it, or None and the problem."""
+    try:
+        ds = pydicom.dcmread(path)
+        for _ in ds.iterall():  # converts every value, so that a spoilt one shows here
+            pass
+    except READ_ERRORS as error:
+        return None, f"{path.name} cannot be read: {type(error).__name__}"
+    if not text(ds, "SOPClassUID") or not text(ds, "SOPInstanceUID"):
+        return None, f"{path.name} cannot be read: it has no SOP Class UID or no SOP Instance UID"
+    return ResultFile(path.name, ds), ""
+
+
+def value(ds: Dataset, keyword: str) -> Any:
+    """The value, or None where it is absent or cannot be converted."""
+    try:
+        return ds.get(keyword)
+    except READ_ERRORS:
+        return None
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """The value as a string, empty where there is none."""
+    found = value(ds, keyword)
+    return "" if found is None else str(found).strip()
+
+
+def numbers(ds: Dataset, keyword: str) -> list[float]:
+    """The values as floats, empty where there are none."""
+    found = value(ds, keyword)
+    if found is None or found == "":
+        return []
+    try:
+        return [float(v) for v in found] if hasattr(found, "__iter__") else [float(found)]
+    except (TypeError, ValueError):
+        return []
+
+
+def items(ds: Dataset | None, *keywords: str) -> list[Dataset]:
+    """The items of a sequence; with several keywords, those of the first item's sequence, and so on."""
+    found: list[Dataset] = [] if ds is None else [ds]
+    for keyword in keywords:
+        sequence = value(found[0], keyword) if found else None
+        found = list(sequence) if sequence is not None else []
+    return found
+
+
+def code(item: Dataset | None) -> CodeKey:
+    """Scheme and value of a code sequence item; empty strings where there is none."""
+    if item is None:
+        return ("", "")
+    return (
+        text(item, "CodingSchemeDesignator"),
+        text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue"),
+    )
+
+
+def code_of(ds: Dataset, *keywords: str) -> CodeKey:
+    """The code of the first item of a code sequence."""
+    found = items(ds, *keywords)
+    return code(found[0] if found else None)
+
+
+def content(item: Dataset, *, deep: bool = False) -> Iterator[Dataset]:
+    """The content items below an SR content item."""
+    for child in items(item, "ContentSequence"):
+        yield child
+        if deep:
+            yield from content(child, deep=True)
+
+
+def close(a: Sequence[float], b: Sequence[float], tolerance: float = TOLERANCE) -> bool:
+    """Whether both have the same length and values."""
+    return len(a) == len(b) > 0 and bool(np.allclose(a, b, rtol=0, atol=tolerance))
+
+
+def slice_distance(positions: Sequence[Sequence[float]], orientation: Sequence[float]) -> float | None:
+    """The median distance in mm of neighbouring parallel planes along their normal; None for one plane."""
+    usable = [p for p in positions if len(p) == 3]
+    if len(orientation) != 6 or len(usable) < 2:
+        return None
+    depths = np.unique(np.round(np.asarray(usable) @ unit_normal(orientation), 4))
+    return float(np.median(np.diff(depths))) if len(depths) > 1 else None
+
+
+def unit_normal(orientation: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The unit normal of a plane from six direction cosines."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    length = float(np.linalg.norm(normal))
+    return normal / length if length else normal

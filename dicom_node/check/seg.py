@@ -1,0 +1,254 @@
+"""A Segmentation against its source images: every frame's place, and how many voxels each segment has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from dicom_node.check.identity import Identity
+from dicom_node.check.objects import (
+    CodeKey,
+    ResultFile,
+    Sources,
+    close,
+    code_of,
+    items,
+    numbers,
+    slice_distance,
+    text,
+    value,
+)
+
+
+@dataclass(frozen=True)
+class SegmentSummary:
+    """What an SR must agree with: one segment as the SEG has it; ``millilitres`` from its own pixels."""
+
+    number: int
+    label: str
+    category: CodeKey
+    type: CodeKey
+    laterality: CodeKey
+    tracking_id: str
+    tracking_uid: str
+    voxels: int
+    millilitres: float
+
+
+def check_seg(result: ResultFile, sources: Sources, identity: Identity) -> tuple[list[str], dict[int, SegmentSummary]]:
+    """Every problem of a SEG, and its segments by number. Without sources only what it says of itself is checked."""
+    problems = _check_layout(result)
+    if sources.headers:
+        problems += _check_references(result, sources)
+        problems += _check_grid(result, sources)
+    problems += _check_frames(result, sources)
+    problems += _check_algorithm(result, identity)
+    voxels, pixel_problems = _count_voxels(result)
+    segments = _summaries(result, sources, voxels)
+    return problems + pixel_problems + _check_segments(result, segments), segments
+
+
+def _check_layout(result: ResultFile) -> list[str]:
+    ds, name = result.ds, result.name
+    problems = []
+    if text(ds, "SegmentationType") != "BINARY":
+        problems.append(f"{name}: SegmentationType is {text(ds, 'SegmentationType')}, not BINARY")
+    frames = len(items(ds, "PerFrameFunctionalGroupsSequence"))
+    if numbers(ds, "NumberOfFrames") != [frames]:
+        problems.append(
+            f"{name}: NumberOfFrames is {text(ds, 'NumberOfFrames') or 'absent'}, but {frames} frames are described"
+        )
+    syntax = UID(text(getattr(ds, "file_meta", Dataset()), "TransferSyntaxUID"))
+    if syntax not in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"):
+        problems.append(f"{name}: the transfer syntax {syntax} is not native little endian")
+    return problems
+
+
+def _check_references(result: ResultFile, sources: Sources) -> list[str]:
+    ds, name = result.ds, result.name
+    problems = []
+    if text(ds, "FrameOfReferenceUID") != text(sources.first, "FrameOfReferenceUID"):
+        problems.append(
+            f"{name}: FrameOfReferenceUID is {text(ds, 'FrameOfReferenceUID')}, "
+            f"that of the source images is {text(sources.first, 'FrameOfReferenceUID')}"
+        )
+    series = items(ds, "ReferencedSeriesSequence")
+    if not series:
+        return [*problems, f"{name}: ReferencedSeriesSequence is absent"]
+    listed = set()
+    for item in series:
+        if text(item, "SeriesInstanceUID") not in sources.series:
+            problems.append(
+                f"{name}: ReferencedSeriesSequence names the series {text(item, 'SeriesInstanceUID')}, "
+                f"the source images are of {', '.join(sorted(sources.series))}"
+            )
+        listed |= {text(i, "ReferencedSOPInstanceUID") for i in items(item, "ReferencedInstanceSequence")}
+    unknown = sorted(listed - sources.by_uid.keys())
+    if unknown:
+        problems.append(
+            f"{name}: ReferencedSeriesSequence names {len(unknown)} instances that are no source image, "
+            f"the first is {unknown[0]}"
+        )
+    return problems
+
+
+def _check_grid(result: ResultFile, sources: Sources) -> list[str]:
+    ds, name, first = result.ds, result.name, sources.first
+    problems = []
+    for keyword in ("Rows", "Columns"):
+        if value(ds, keyword) != value(first, keyword):
+            problems.append(f"{name}: {keyword} is {value(ds, keyword)}, that of the source is {value(first, keyword)}")
+    measures = _shared(ds, "PixelMeasuresSequence")
+    spacing, expected = numbers(measures, "PixelSpacing"), numbers(first, "PixelSpacing")
+    if not close(spacing, expected):
+        problems.append(f"{name}: PixelSpacing is {spacing}, that of the source images is {expected}")
+    between = numbers(measures, "SpacingBetweenSlices")
+    if sources.slice_distance is not None and not close(between, [sources.slice_distance]):
+        problems.append(
+            f"{name}: SpacingBetweenSlices is {between}, the source images are {sources.slice_distance:.4f} mm apart"
+        )
+    orientation = numbers(_shared(ds, "PlaneOrientationSequence"), "ImageOrientationPatient")
+    expected = numbers(first, "ImageOrientationPatient")
+    if not close(orientation, expected):
+        problems.append(f"{name}: ImageOrientationPatient is {orientation}, that of the source images is {expected}")
+    return problems
+
+
+def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
+    """Each frame: its segment, its source image, and that it lies where that image lies."""
+    numbers_known = {value(s, "SegmentNumber") for s in items(result.ds, "SegmentSequence")}
+    seen: set[tuple[object, tuple[float, ...]]] = set()
+    found: dict[str, list[str]] = {}
+    for index, frame in enumerate(items(result.ds, "PerFrameFunctionalGroupsSequence"), start=1):
+        segment = _segment_number(frame)
+        position = _position(frame)
+        where = f"{result.name}: frame {index}"
+        if segment not in numbers_known:
+            found.setdefault("segment", []).append(
+                f"{where} is of segment {segment}, but SegmentSequence has {sorted(map(str, numbers_known))}"
+            )
+        place = (segment, tuple(round(p, 3) for p in position))
+        if place in seen:
+            found.setdefault("twice", []).append(f"{where} repeats the place {position} of segment {segment}")
+        seen.add(place)
+        for kind, problem in _check_frame_source(frame, position, sources):
+            found.setdefault(kind, []).append(f"{where} {problem}")
+    return [_summed_up(all_of_kind) for all_of_kind in found.values()]
+
+
+def _check_frame_source(frame: Dataset, position: list[float], sources: Sources) -> list[tuple[str, str]]:
+    references = items(frame, "DerivationImageSequence", "SourceImageSequence")
+    if len(references) != 1:
+        return [("references", f"refers to {len(references)} source images in DerivationImageSequence, not to one")]
+    uid = text(references[0], "ReferencedSOPInstanceUID")
+    if not sources.headers:
+        return []
+    image = sources.by_uid.get(uid)
+    if image is None:
+        return [("unknown", f"refers to the image {uid}, which is no source image")]
+    problems = []
+    if text(references[0], "ReferencedSOPClassUID") != text(image, "SOPClassUID"):
+        problems.append(("class", f"gives the image {uid} another ReferencedSOPClassUID than it has"))
+    expected = numbers(image, "ImagePositionPatient")
+    if not close(position, expected):
+        problems.append(("position", f"lies at {position}, the source image that it refers to lies at {expected}"))
+    return problems
+
+
+def _check_algorithm(result: ResultFile, identity: Identity) -> list[str]:
+    problems = []
+    for item in items(result.ds, "SegmentSequence"):
+        algorithm = (items(item, "SegmentationAlgorithmIdentificationSequence") or [Dataset()])[0]
+        named = (text(algorithm, "AlgorithmName"), text(algorithm, "AlgorithmVersion"))
+        if named != identity[:2]:
+            problems.append(
+                f"{result.name}: segment {value(item, 'SegmentNumber')} was made by {named[0] or 'no algorithm'} "
+                f"{named[1] or 'without version'}, Contributing Equipment says {identity[0]} {identity[1]}"
+            )
+    return problems
+
+
+def _check_segments(result: ResultFile, segments: dict[int, SegmentSummary]) -> list[str]:
+    problems = []
+    if list(segments) != list(range(1, len(segments) + 1)):
+        problems.append(f"{result.name}: the segment numbers are {list(segments)}, not 1, 2, 3 ... in order")
+    if not any(s.voxels for s in segments.values()):
+        problems.append(f"{result.name}: no segment has a voxel")
+    for s in segments.values():
+        if not s.tracking_uid or not s.tracking_id:
+            problems.append(f"{result.name}: segment {s.number} has no TrackingUID or no TrackingID")
+    return problems
+
+
+def _count_voxels(result: ResultFile) -> tuple[dict[int, int], list[str]]:
+    """Voxels by segment number, from the packed bits (PS3.5 section 8.1.1: the first pixel is the lowest bit)."""
+    ds = result.ds
+    frames = items(ds, "PerFrameFunctionalGroupsSequence")
+    rows, columns = numbers(ds, "Rows"), numbers(ds, "Columns")
+    size = int(rows[0] * columns[0]) if rows and columns else 0
+    data = value(ds, "PixelData") or b""
+    needed = -(-len(frames) * size // 8)
+    if size == 0 or value(ds, "BitsAllocated") != 1 or not 0 <= len(data) - needed <= 1:
+        return {}, [f"{result.name}: PixelData has {len(data)} bytes, {len(frames)} frames of 1 bit need {needed}"]
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=len(frames) * size, bitorder="little")
+    counts = bits.reshape(len(frames), size).sum(axis=1, dtype=np.int64)
+    voxels: dict[int, int] = {}
+    for frame, count in zip(frames, counts, strict=True):
+        number = _segment_number(frame)
+        if isinstance(number, int):
+            voxels[number] = voxels.get(number, 0) + int(count)
+    return voxels, []
+
+
+def _summaries(result: ResultFile, sources: Sources, voxels: dict[int, int]) -> dict[int, SegmentSummary]:
+    volume = _voxel_volume(result.ds, sources)
+    segments = {}
+    for item in items(result.ds, "SegmentSequence"):
+        number = int(value(item, "SegmentNumber") or 0)
+        kind = (items(item, "SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
+        segments[number] = SegmentSummary(
+            number=number,
+            label=text(item, "SegmentLabel"),
+            category=code_of(item, "SegmentedPropertyCategoryCodeSequence"),
+            type=code_of(item, "SegmentedPropertyTypeCodeSequence"),
+            laterality=code_of(kind, "SegmentedPropertyTypeModifierCodeSequence"),
+            tracking_id=text(item, "TrackingID"),
+            tracking_uid=text(item, "TrackingUID"),
+            voxels=voxels.get(number, 0),
+            millilitres=voxels.get(number, 0) * volume / 1000,
+        )
+    return segments
+
+
+def _voxel_volume(ds: Dataset, sources: Sources) -> float:
+    """mm³, by the source's geometry where it is known, since the SEG's own may be what is wrong."""
+    measures = _shared(ds, "PixelMeasuresSequence")
+    spacing = numbers(sources.first, "PixelSpacing") if sources.headers else numbers(measures, "PixelSpacing")
+    distance = sources.slice_distance
+    if distance is None:
+        own = numbers(measures, "SpacingBetweenSlices") or numbers(measures, "SliceThickness")
+        orientation = numbers(_shared(ds, "PlaneOrientationSequence"), "ImageOrientationPatient")
+        positions = [_position(f) for f in items(ds, "PerFrameFunctionalGroupsSequence")]
+        distance = own[0] if own else slice_distance(positions, orientation)
+    return spacing[0] * spacing[1] * distance if len(spacing) == 2 and distance else 0.0
+
+
+def _shared(ds: Dataset, keyword: str) -> Dataset:
+    return (items(ds, "SharedFunctionalGroupsSequence", keyword) or [Dataset()])[0]
+
+
+def _position(frame: Dataset) -> list[float]:
+    return numbers((items(frame, "PlanePositionSequence") or [Dataset()])[0], "ImagePositionPatient")
+
+
+def _segment_number(frame: Dataset) -> object:
+    return value((items(frame, "SegmentIdentificationSequence") or [Dataset()])[0], "ReferencedSegmentNumber")
+
+
+def _summed_up(problems: list[str]) -> str:
+    """One sentence for a problem that many frames share."""
+    more = len(problems) - 1
+    return problems[0] if not more else f"{problems[0]}; so do {more} more frames"
