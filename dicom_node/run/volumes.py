@@ -310,7 +310,7 @@ def _check_gaps(gaps: npt.NDArray[np.float64], typical: float, tolerance: float)
 
 
 def _stored(s: _Slice) -> npt.NDArray[Any]:
-    """Stored values of one image, decoded, shape (rows, columns); unused high bits (overlays) are cleared."""
+    """Stored values of one image, decoded, shape (rows, columns); unused high bits (overlays) cleared by pydicom."""
     header = s.header
     try:
         values: npt.NDArray[Any] = pixel_array(s.path, raw=True)
@@ -321,10 +321,6 @@ def _stored(s: _Slice) -> npt.NDArray[Any]:
         raise NotAnalysed("the pixel data of an image are damaged, incomplete or compressed in an unknown way") from e
     if values.shape != (int(header.Rows), int(header.Columns)):
         raise NotAnalysed("the pixel data of an image do not have the size that its header says")
-    stored, allocated = int(header.get("BitsStored") or 16), int(header.get("BitsAllocated") or 16)
-    if stored < allocated <= 32 and values.dtype.kind in "iu":
-        unused = values.dtype.itemsize * 8 - stored
-        values = (values << unused) >> unused
     return values
 
 
