@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 
+LogFormat = Literal["auto", "console", "json"]
 
-def configure(log_format: Literal["auto", "console", "json"] = "auto", level: int = logging.INFO) -> None:
-    """Send every log line, of libraries too, to stderr in one format."""
+_chosen: tuple[LogFormat, Path | None] = ("auto", None)
+
+
+def chosen() -> tuple[LogFormat, Path | None]:
+    """What :func:`configure` was last given: a child process logs as its parent does."""
+    return _chosen
+
+
+def configure(log_format: LogFormat = "auto", file: Path | None = None) -> None:
+    """Send every log line, of libraries too, to stderr (or to ``file``) in one format."""
+    global _chosen
+    _chosen = (log_format, file)
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -25,7 +37,7 @@ def configure(log_format: Literal["auto", "console", "json"] = "auto", level: in
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -38,7 +50,7 @@ def configure(log_format: Literal["auto", "console", "json"] = "auto", level: in
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(logging.INFO)
     # Libraries print datasets and peers' data at lower levels: that would put patient data in the log.
     for name in ("pydicom", "pynetdicom", "highdicom", "dbos", "apscheduler", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -24,8 +24,8 @@ _logger = log.get("workers")
 class Worker:
     """One process that owns one device. Not thread-safe: the pool lends it to one thread at a time."""
 
-    def __init__(self, device: str, threads: int, log_format: str = "auto") -> None:
-        self._device, self._threads, self._log_format = device, threads, log_format
+    def __init__(self, device: str, threads: int) -> None:
+        self._device, self._threads = device, threads
         self._process: Any = None
         self._connection: Connection | None = None
         self.machine: dict[str, Any] = {}
@@ -41,7 +41,7 @@ class Worker:
 
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (theirs, self._device, self._threads, self._log_format)
+        arguments = (theirs, self._device, self._threads, *log.chosen())
         self._process = context.Process(target=worker_process.main, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -105,9 +105,8 @@ class Worker:
 class WorkerPool:
     """All workers of this host; ``run`` takes the first that is free."""
 
-    def __init__(self, settings: RunSettings, log_format: str = "auto") -> None:
+    def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
-        self._log_format = log_format
         self._free: queue.Queue[Worker] = queue.Queue()
         self._all: list[Worker] = []
         self._lock = threading.Lock()
@@ -119,14 +118,11 @@ class WorkerPool:
         Raises:
             ConfigurationError: ``run.device`` asks for a device that is not there.
         """
-        first = Worker(self._settings.device, self._settings.cpu_threads, self._log_format)
+        first = Worker(self._settings.device, self._settings.cpu_threads)
         first.start()
         workers = [first]
         if first.machine["device"] != "cpu":
-            workers += [
-                Worker(f"cuda:{i}", self._settings.cpu_threads, self._log_format)
-                for i in range(1, first.machine["devices"])
-            ]
+            workers += [Worker(f"cuda:{i}", self._settings.cpu_threads) for i in range(1, first.machine["devices"])]
         for w in workers[1:]:
             w.start()
         with self._lock:

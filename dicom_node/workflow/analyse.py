@@ -19,27 +19,34 @@ from dicom_node.model.result import ResultObject
 from dicom_node.model.states import RunState
 from dicom_node.run.findings_io import load_findings
 from dicom_node.store.runs import RunRow
-from dicom_node.workflow.deliver import begin_delivery, settle
+from dicom_node.workflow.deliver import settle
 from dicom_node.workflow.services import Services, enqueue, result_key, services, the_run, timed
 
 _logger = log.get("workflow")
 
 
 @DBOS.workflow(name="analyse", max_recovery_attempts=20)
-def analyse_workflow(run_id: str) -> None:
-    """One algorithm on one series, up to result objects that are ready to leave."""
-    prepare_step(run_id)
-    answer: dict[str, Any] = {}
-    for attempt in range(services().settings.run.attempts):
-        answer = infer_step(run_id, attempt)
-        if answer["outcome"] != "worker_lost":
-            break
-    if answer["outcome"] in ("failed", "worker_lost"):
-        fail_step(run_id, answer["reason"])
-        return
-    encode_step(run_id, answer)
-    if check_step(run_id, answer):
-        dispatch_step(run_id, answer.get("reason", ""))
+def analyse_workflow(run_id: str, turn: str) -> None:
+    """One algorithm on one series, up to result objects that are ready to leave.
+
+    ``turn`` tells this time from an earlier one that a person had repeated.
+    """
+    try:
+        prepare_step(run_id)
+        answer: dict[str, Any] = {}
+        for attempt in range(services().settings.run.attempts):
+            answer = infer_step(run_id, attempt)
+            if answer["outcome"] != "worker_lost":
+                break
+        if answer["outcome"] in ("failed", "worker_lost"):
+            fail_step(run_id, answer["reason"])
+            return
+        encode_step(run_id, answer)
+        if check_step(run_id, answer):
+            dispatch_step(run_id, answer.get("reason", ""), turn)
+    except Exception as e:  # noqa: BLE001 - the stage's border: whatever goes wrong becomes a state with its reason
+        _logger.error("run_broke", run=run_id, error=type(e).__name__)
+        fail_step(run_id, f"{type(e).__name__}: {e}")
 
 
 def input_paths(s: Services, run: RunRow) -> list[Path]:
@@ -150,16 +157,19 @@ def check_step(run_id: str, answer: dict[str, Any]) -> bool:
 
 
 @DBOS.step(name="dispatch")
-def dispatch_step(run_id: str, reason: str) -> None:
+def dispatch_step(run_id: str, reason: str, turn: str) -> None:
     """Open a delivery to each destination. ``reason``: why the series was not analysed, or empty."""
     s = services()
     run = the_run(run_id)
+    if run.state != RunState.RUNNING:
+        return  # done before: the state and the deliveries' rows commit together
     uids = [o.SOPInstanceUID for o in s.runs.results(run_id)]
     with s.engine.begin() as c:
         s.runs.set_state(run_id, RunState.DELIVERING, reason, c)
         for to in run.destinations:
             s.runs.open_deliveries(c, run_id, to, uids)
-            begin_delivery(s, c, run_id, to)
+            first = f"{run_id}/to/{to}/{turn}/1"
+            enqueue(s, c, "deliver", first, run_id, to, turn, 1, s.index.clock(), to=to)
     settle(s, run_id)
 
 
@@ -176,4 +186,5 @@ def retry(s: Services, run_id: str) -> None:
     with s.engine.begin() as c:
         s.runs.set_state(run_id, RunState.QUEUED, "", c)
         s.runs.reopen_deliveries(c, run_id)
-        enqueue(s, c, "analyse", f"{run_id}/again/{s.index.clock():.3f}", run_id)
+        turn = f"again-{s.index.clock():.3f}"
+        enqueue(s, c, "analyse", f"{run_id}/{turn}", run_id, turn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from dbos import DBOS
 
 from dicom_node import log
@@ -16,22 +15,20 @@ from dicom_node.workflow.services import Services, enqueue, services, the_run, t
 _logger = log.get("workflow")
 
 
-def begin_delivery(s: Services, c: sa.Connection, run_id: str, to: str) -> None:
-    """Within the caller's transaction: the first attempt."""
-    now = s.index.clock()
-    enqueue(s, c, "deliver", f"{run_id}/to/{to}/{now:.3f}/1", run_id, to, 1, now, to=to)
-
-
 @DBOS.workflow(name="deliver", max_recovery_attempts=20)
-def deliver_workflow(run_id: str, to: str, attempt: int, began: float) -> None:
+def deliver_workflow(run_id: str, to: str, turn: str, attempt: int, began: float) -> None:
     """One attempt to bring a run's objects to one destination, and the row of the next one if it is needed.
 
     Nothing waits inside: a destination that is down for days holds no thread and no place in the queue.
     """
-    confirm_step(run_id, to)  # what an earlier attempt sent may have arrived by now
-    send_step(run_id, to)
-    confirm_step(run_id, to)
-    follow_step(run_id, to, attempt, began)
+    try:
+        confirm_step(run_id, to)  # what an earlier attempt sent may have arrived by now
+        send_step(run_id, to)
+        confirm_step(run_id, to)
+        follow_step(run_id, to, turn, attempt, began)
+    except Exception as e:  # noqa: BLE001 - the stage's border: whatever goes wrong becomes a state with its reason
+        _logger.error("delivery_broke", run=run_id, destination=to, error=type(e).__name__)
+        abandon_step(run_id, to, f"{type(e).__name__}: {e}")
 
 
 @DBOS.step(name="send")
@@ -83,7 +80,7 @@ def confirm_step(run_id: str, to: str) -> None:
 
 
 @DBOS.step(name="follow")
-def follow_step(run_id: str, to: str, attempt: int, began: float) -> None:
+def follow_step(run_id: str, to: str, turn: str, attempt: int, began: float) -> None:
     """Another attempt later if something is still on its way; an end if it has been for too long."""
     s = services()
     destination = s.settings.destination(to)
@@ -102,8 +99,19 @@ def follow_step(run_id: str, to: str, attempt: int, began: float) -> None:
     wait = next_wait(attempt, destination.retry_first_seconds, destination.retry_longest_seconds)
     again = attempt + 1
     with s.engine.begin() as c:
-        enqueue(s, c, "deliver", f"{run_id}/to/{to}/{began:.3f}/{again}", run_id, to, again, began, to=to, delay=wait)
+        following = f"{run_id}/to/{to}/{turn}/{again}"
+        enqueue(s, c, "deliver", following, run_id, to, turn, again, began, to=to, delay=wait)
     _logger.info("delivery_waits", run=run_id, destination=to, attempt=attempt, seconds=wait)
+
+
+@DBOS.step(name="abandon")
+def abandon_step(run_id: str, to: str, reason: str) -> None:
+    """The delivery cannot go on (its destination is no longer configured, say): keep the reason for a person."""
+    s = services()
+    for d in s.runs.deliveries(run_id, to):
+        if d.state in (DeliveryState.PENDING, DeliveryState.SENT):
+            s.runs.set_delivery(run_id, to, d.sop_uid, DeliveryState.FAILED, reason)
+    settle(s, run_id)
 
 
 def settle(s: Services, run_id: str) -> None:
@@ -113,7 +121,7 @@ def settle(s: Services, run_id: str) -> None:
         return
     failed = []
     for d in s.runs.deliveries(run_id):
-        unconfirmed = d.state == DeliveryState.SENT and s.settings.destination(d.destination).confirm != "none"
+        unconfirmed = d.state == DeliveryState.SENT and confirms(s, d.destination)
         if d.state == DeliveryState.PENDING or unconfirmed:
             return
         if d.state == DeliveryState.FAILED:
@@ -124,3 +132,8 @@ def settle(s: Services, run_id: str) -> None:
     else:
         s.runs.set_state(run_id, ended, run.reason)
     _logger.info("run_ended", run=run_id, state=RunState.FAILED if failed else ended)
+
+
+def confirms(s: Services, to: str) -> bool:
+    """Whether the destination is configured, and offers confirmation."""
+    return any(d.name == to and d.confirm != "none" for d in s.settings.destinations)

@@ -24,7 +24,8 @@ from dicom_node.store.runs import RunRow, Runs
 APPLICATION = "dicom_node"
 APPLICATION_VERSION = "1"
 """Pinned: the engine's default hashes the source, and an upgrade would strand what is pending."""
-RUN_QUEUE, DELIVERY_QUEUE = "runs", "deliveries"
+QUEUES = {"study": "studies", "analyse": "runs", "deliver": "deliveries"}
+"""The queue of each workflow: studies are routed, and results delivered, while a long run goes on."""
 NORMAL_PRIORITY = 10
 
 
@@ -57,6 +58,7 @@ def bind(services: Services | None) -> None:
 
 
 def services() -> Services:
+    """What :func:`bind` was given."""
     if _services is None:
         raise RuntimeError("workflow.bind() has not been called")
     return _services
@@ -68,14 +70,14 @@ def enqueue(
     """Within the caller's transaction: put a workflow on its queue; an id that is there already is left alone."""
     options: Any = {
         "workflow_name": name,
-        "queue_name": DELIVERY_QUEUE if to else RUN_QUEUE,
+        "queue_name": QUEUES[name],
         "workflow_id": workflow_id,
         "app_version": APPLICATION_VERSION,
     }
     if to:
         options["queue_partition_key"] = to
-    else:
-        options["priority"] = NORMAL_PRIORITY
+    if name == "analyse":
+        options["priority"] = NORMAL_PRIORITY  # unset would go before any other
     if delay:
         options["delay_seconds"] = delay
     s.client.enqueue_in_transaction(c, options, *arguments)
@@ -90,6 +92,11 @@ def timed(run_id: str, step: str) -> Iterator[None]:
 
 
 def the_run(run_id: str) -> RunRow:
+    """The run's row.
+
+    Raises:
+        LookupError: it is gone.
+    """
     run = services().runs.get(run_id)
     if run is None:
         raise LookupError(f"run {run_id} is not in the database (was its study removed?)")

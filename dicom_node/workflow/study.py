@@ -5,6 +5,7 @@ from __future__ import annotations
 from dbos import DBOS
 
 from dicom_node import log
+from dicom_node.complete.quiet import find_complete
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.model.uids import derive_uid
 from dicom_node.route.decide import decide
@@ -15,22 +16,36 @@ _logger = log.get("workflow")
 
 
 def sweep(s: Services) -> int:
-    """Find studies that have been quiet long enough, and start their way; returns how many."""
+    """Find studies that are whole, and start their way; returns how many."""
     found = 0
-    for row in s.index.quiet(s.settings.complete.quiet_seconds):
+    for row, evidence in find_complete(s.index, s.settings.complete):
         with s.engine.begin() as c:
             if s.index.finish(c, row, StudyState.COMPLETE, ""):
                 revision = row.revision + 1
                 enqueue(s, c, "study", f"study:{row.study_uid}:{revision}", row.study_uid, revision)
                 found += 1
-                _logger.info("study_complete", StudyInstanceUID=row.study_uid, revision=revision, evidence="quiet time")
+                _logger.info("study_complete", StudyInstanceUID=row.study_uid, revision=revision, evidence=evidence)
     return found
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=20)
 def study_workflow(study_uid: str, revision: int) -> None:
     """Route one revision of a study."""
-    route_step(study_uid, revision)
+    try:
+        route_step(study_uid, revision)
+    except Exception as e:  # noqa: BLE001 - the stage's border: whatever goes wrong becomes a state with its reason
+        _logger.error("routing_broke", StudyInstanceUID=study_uid, error=type(e).__name__)
+        refuse_step(study_uid, revision, f"routing failed: {type(e).__name__}: {e}")
+
+
+@DBOS.step(name="refuse")
+def refuse_step(study_uid: str, revision: int, reason: str) -> None:
+    """The study cannot be routed: keep the reason for a person."""
+    s = services()
+    study = s.index.study(study_uid)
+    if study is not None and study.revision == revision and study.state == StudyState.COMPLETE:
+        with s.engine.begin() as c:
+            s.index.finish(c, study, StudyState.REFUSED, reason)
 
 
 @DBOS.step(name="route")
@@ -79,6 +94,6 @@ def route_step(study_uid: str, revision: int) -> None:
                 record={"rule": r.rule, "route": r.reason},
             )
             if s.runs.create(c, run):
-                enqueue(s, c, "analyse", run.run_id, run.run_id)
+                enqueue(s, c, "analyse", run.run_id, run.run_id, "first")
     ids = {"StudyInstanceUID": study_uid, "revision": revision}
     _logger.info("study_routed", **ids, state=state, reason=reason, runs=[r.algorithm for r in wanted])

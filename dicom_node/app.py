@@ -1,0 +1,142 @@
+"""The composition root: the one place that builds the parts and wires them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from apscheduler.schedulers.background import BackgroundScheduler
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
+
+from dicom_node import log
+from dicom_node.model.states import RUN_ENDED, StudyState
+from dicom_node.receive.dimse import Listener
+from dicom_node.receive.intake import Intake
+from dicom_node.route.rules import Rule, load_rules
+from dicom_node.run.registry import Algorithm, load_registry
+from dicom_node.run.worker import WorkerPool
+from dicom_node.settings import Settings
+from dicom_node.store.files import FileStore
+from dicom_node.store.index import Index
+from dicom_node.store.runs import Runs
+from dicom_node.store.tables import open_engine
+from dicom_node.workflow import study
+from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
+
+_RETENTION_SECONDS = 3600
+_POLL_SECONDS = 0.1
+_DELIVERIES_AT_ONCE = 2  # for each destination
+
+_logger = log.get("node")
+
+
+def open_rules(settings: Settings, algorithms: Mapping[str, Algorithm]) -> tuple[Rule, ...]:
+    """The routing rules, checked against the algorithms and destinations there are."""
+    return load_rules(settings.routes_file, set(algorithms), {d.name for d in settings.destinations})
+
+
+def open_services(settings: Settings) -> Services:
+    """Everything but what runs by itself: enough to look at the node's state, or to ask for a retry."""
+    algorithms = load_registry(settings.run.algorithms_dir)
+    rules = open_rules(settings, algorithms)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(settings.url())
+    store = FileStore(settings.data_dir.absolute() / "store", settings.receive.disk_reserve_mb * 1_000_000)
+    client = DBOSClient(
+        system_database_engine=engine,
+        serializer=DBOSPortableJSONSerializer(),
+        application_name=APPLICATION,
+        lazy=True,
+    )
+    pool = WorkerPool(settings.run)
+    return Services(settings, engine, Index(engine), Runs(engine), store, pool, algorithms, rules, client)
+
+
+class Node:
+    """A running node: listener, completion sweep, workflow engine, worker processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.services = open_services(settings)
+        self.intake = Intake(self.services.files, self.services.index)
+        self.listener = Listener(settings.receive, self.intake)
+        self._scheduler = BackgroundScheduler(
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+
+    def start(self) -> None:
+        """Start everything; the listener comes last, when what it acknowledges can be worked on.
+
+        Raises:
+            ConfigurationError: the device, the port or another setting cannot be had.
+        """
+        s = self.services
+        machine = s.pool.start()
+        self._launch_engine(s.engine)
+        for problem in self.intake.reconcile():
+            _logger.error("store_problem", problem=problem)
+        bind(s)
+        routed = [s.algorithms[name] for name in sorted({r.algorithm for r in s.rules})]
+        threading.Thread(target=s.pool.warm, args=(routed,), daemon=True, name="warm-up").start()
+        self._scheduler.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
+        if s.settings.retention.keep_days:
+            self._scheduler.add_job(remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s,))
+        self._scheduler.start()
+        self.listener.start()
+        _logger.info("node_started", ae_title=s.settings.receive.ae_title, port=self.listener.port, **machine)
+
+    def stop(self) -> None:
+        """Stop listening and working. What was acknowledged goes on at the next start."""
+        self.listener.stop()
+        self._scheduler.shutdown(wait=True)
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+        self.services.pool.stop()
+        self.services.client.destroy()
+        bind(None)
+        self.services.engine.dispose()
+        _logger.info("node_stopped")
+
+    def _launch_engine(self, engine: sa.Engine) -> None:
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_engine": engine,
+            # Unique for each process of several, stable across its restarts: recovery goes by it.
+            "executor_id": os.environ.get("DICOM_NODE_EXECUTOR", socket.gethostname()),
+            "application_version": APPLICATION_VERSION,
+            "serializer": DBOSPortableJSONSerializer(),
+            "use_listen_notify": False,
+            "enable_otlp": False,
+            "log_level": "WARNING",
+        }
+        DBOS(config=config)
+        DBOS.launch()
+        at_once = {"study": 1, "analyse": self.services.pool.size + 1}
+        # One run more than there are workers: it is encoded while the next one is inferred.
+        for name, limit in at_once.items():
+            DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=_POLL_SECONDS)
+        DBOS.register_queue(
+            QUEUES["deliver"],
+            partition_worker_concurrency=_DELIVERIES_AT_ONCE,
+            polling_interval_sec=_POLL_SECONDS,
+        )
+
+
+def remove_old(s: Services) -> int:
+    """Remove studies that are older than ``retention.keep_days`` and have nothing under way; returns how many."""
+    limit = time.time() - s.settings.retention.keep_days * 86400
+    removed = 0
+    for row in s.index.studies():
+        runs = s.runs.all(row.study_uid)
+        waiting = row.state in (StudyState.RECEIVING, StudyState.COMPLETE)
+        if row.last_arrival > limit or waiting or any(r.state not in RUN_ENDED for r in runs):
+            continue
+        s.files.remove(s.index.remove_study(row.study_uid))
+        for r in runs:
+            shutil.rmtree(s.folder(r.run_id), ignore_errors=True)
+        removed += 1
+        _logger.info("study_removed", StudyInstanceUID=row.study_uid)
+    return removed

@@ -1,0 +1,345 @@
+"""The command line: thin commands over the composition root."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node import __version__, log
+from dicom_node.errors import ConfigurationError, NodeError
+from dicom_node.settings import Settings, load_settings
+
+NOT_ANALYSED_EXIT = 3
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A DICOM AI node. For research use only.")
+runs_app = typer.Typer(no_args_is_help=True, help="What ran, what it found and where it went.")
+route_app = typer.Typer(no_args_is_help=True, help="Which algorithm a study goes to, and why.")
+config_app = typer.Typer(no_args_is_help=True, help="The settings.")
+app.add_typer(runs_app, name="runs")
+app.add_typer(route_app, name="route")
+app.add_typer(config_app, name="config")
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="node.yaml [default: config/node.yaml]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+out = Console(soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr, so that stdout stays for results."""
+    typer.echo(text, err=True)
+
+
+def stop(text: str, code: int = 1) -> NoReturn:
+    """End with a reason."""
+    say(text)
+    raise typer.Exit(code)
+
+
+def settings_of(config: Path | None) -> Settings:
+    """The settings; without --config those of ./config/node.yaml, or the defaults where there is none."""
+    default = Path("config/node.yaml")
+    try:
+        return load_settings(config or (default if default.is_file() else None))
+    except ConfigurationError as e:
+        stop(str(e), 2)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options of the program itself."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Run the node: listen, analyse, deliver, until it is told to stop (Ctrl-C, SIGTERM)."""
+    from dicom_node.app import Node
+
+    settings = settings_of(config)
+    log.configure(settings.log_format)
+    try:
+        node = Node(settings)
+        node.start()
+    except NodeError as e:
+        stop(str(e), 2)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+    node.stop()
+
+
+@app.command()
+def demo(
+    input_folder: Annotated[Path | None, typer.Option("--input", help="A folder of DICOM files instead.")] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the results go.")] = Path("demo-out"),
+) -> None:
+    """Show the main job: a head is sent to a node, and its results arrive in a PACS."""
+    from dicom_node.demo import run_demo
+
+    try:
+        complete = run_demo(input_folder, out_folder)
+    except NodeError as e:
+        stop(str(e))
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    algorithm: Annotated[str, typer.Argument(help="The algorithm's id; `dicom-node algorithms` lists them.")],
+    path: Annotated[Path, typer.Argument(help="A folder (or file) of DICOM images.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where result objects and result.json go.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Run one algorithm on a folder of DICOM files, without a node. Exit code 3: not analysed, see the reason."""
+    from dicom_node.offline import run_offline
+
+    settings = settings_of(config)
+    log.configure("console")
+    try:
+        with out.status(f"running {algorithm} ..."):
+            result = run_offline(settings, algorithm, path, out_folder)
+    except NodeError as e:
+        stop(str(e))
+    if as_json:
+        print_json(result)
+    else:
+        print_result(result, out_folder)
+    if result["state"] == "not_analysed":
+        raise typer.Exit(NOT_ANALYSED_EXIT)
+    if result["state"] != "done":
+        raise typer.Exit(1)
+
+
+def print_result(result: dict[str, Any], folder: Path) -> None:
+    """A result for people."""
+    if result["reason"]:
+        words = {"not_analysed": "Not analysed, because ", "set_aside": "Result set aside: "}
+        say(words.get(result["state"], "Failed: ") + str(result["reason"]))
+    if result["measurements"]:
+        table = Table("measurement", "value", "unit", "")
+        for m in result["measurements"]:
+            table.add_row(m["name"], f"{m['value']:.2f}", m["unit"], m["flag"] or "")
+        out.print(table)
+    for note in result["notes"]:
+        out.print(f"- {note}")
+    out.print("For research use only. Results in " + str(folder))
+
+
+@app.command()
+def send(
+    path: Annotated[Path, typer.Argument(help="A folder (or file) of DICOM files.")],
+    to: Annotated[str, typer.Option("--to", help="AET@HOST:PORT")],
+    calling: Annotated[str, typer.Option("--from", help="Our AE title.")] = "SENDER",
+    as_json: Json = False,
+) -> None:
+    """Send DICOM files by C-STORE. Exit code 1 if any was not accepted."""
+    from dicom_node.offline import send_folder
+
+    try:
+        report = send_folder(path, to, calling, out)
+    except NodeError as e:
+        stop(str(e))
+    if as_json:
+        print_json(report)
+    else:
+        say(f"{len(report['accepted'])} accepted, {len(report['refused'])} refused")
+        for uid, why in report["refused"].items():
+            say(f"{uid}: {why}")
+    if report["refused"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def studies(config: Config = None, as_json: Json = False) -> None:
+    """List the studies there are, with their state and what was noticed about them."""
+    from dicom_node.views import study_view
+
+    s = services_of(config)
+    rows = [study_view(s, row) for row in s.index.studies()]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("study", "state", "revision", "images", "last arrival", "remarks")
+    for r in rows:
+        remarks = "; ".join([r["reason"], *r["notes"]]).strip("; ")
+        table.add_row(
+            r["StudyInstanceUID"], r["state"], str(r["revision"]), str(r["instances"]), r["last_arrival"], remarks
+        )
+    out.print(table)
+
+
+@runs_app.command("list")
+def runs_list(config: Config = None, as_json: Json = False) -> None:
+    """List the runs, the latest first."""
+    from dicom_node.views import run_view
+
+    s = services_of(config)
+    rows = [run_view(s, r) for r in s.runs.all()]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("run", "algorithm", "study", "state", "reason")
+    for r in rows:
+        table.add_row(r["run"], r["algorithm"], r["StudyInstanceUID"], r["state"], r["reason"])
+    out.print(table)
+
+
+@runs_app.command("show")
+def runs_show(run_id: str, config: Config = None) -> None:
+    """Show one run as JSON: measurements, steps, deliveries, record."""
+    from dicom_node.views import run_view
+
+    s = services_of(config)
+    found = s.runs.get(run_id)
+    if found is None:
+        stop(f"there is no run {run_id}; `dicom-node runs list` lists them")
+    print_json(run_view(s, found))
+
+
+@runs_app.command("retry")
+def runs_retry(run_id: str, config: Config = None) -> None:
+    """Run a failed or set-aside run again; the serving node takes it up at once."""
+    from dicom_node.workflow.analyse import retry
+
+    s = services_of(config)
+    try:
+        retry(s, run_id)
+    except (LookupError, ValueError) as e:
+        stop(str(e))
+    say(f"run {run_id} is queued again")
+
+
+@route_app.command("explain")
+def route_explain(
+    path: Annotated[Path, typer.Argument(help="A folder of DICOM files.")], config: Config = None, as_json: Json = False
+) -> None:
+    """Say for each series of a folder which rule wants it or does not, and why. Nothing is run or stored."""
+    from dicom_node.offline import explain
+
+    try:
+        studies_found = explain(settings_of(config), path)
+    except NodeError as e:
+        stop(str(e), 2)
+    if as_json:
+        print_json(studies_found)
+        return
+    for s in studies_found:
+        out.print(f"study {s['StudyInstanceUID']}" + (f": refused, {s['refused']}" if s["refused"] else ""))
+        for r in s["routes"]:
+            mark = "[green]runs[/green]" if r["wanted"] else "[dim]no  [/dim]"
+            out.print(f"  {mark} {r['algorithm']} on series {r['series_uid']} ({r['rule']}): {r['reason']}")
+
+
+@app.command()
+def algorithms(config: Config = None, as_json: Json = False) -> None:
+    """List the algorithms there are."""
+    from dicom_node.run.registry import load_registry
+
+    try:
+        found = load_registry(settings_of(config).run.algorithms_dir)
+    except ConfigurationError as e:
+        stop(str(e), 2)
+    if as_json:
+        print_json([a.manifest.model_dump(mode="json") for a in found.values()])
+        return
+    table = Table("id", "version", "takes", "what it does")
+    for a in found.values():
+        m = a.manifest
+        table.add_row(m.id, m.version, f"{'/'.join(m.accepts.Modality) or 'any'} {m.input}", m.description)
+    out.print(table)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A folder of result objects.")],
+    source: Annotated[
+        Path | None, typer.Option("--source", help="The images they were made from [default: as result.json says]")
+    ] = None,
+) -> None:
+    """Cross-check result objects with their source images. Exit code 1 names every problem."""
+    from dicom_node.offline import check_path
+
+    try:
+        problems, notes = check_path(path, source)
+    except NodeError as e:
+        stop(str(e), 2)
+    for note in notes:
+        say(note)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        stop(f"{len(problems)} problems")
+    say("sound: no problem found")
+
+
+@config_app.command("check")
+def config_check(config: Config = None) -> None:
+    """Check settings, rules, algorithms and device, and say what would run where."""
+    from dicom_node.app import open_rules
+    from dicom_node.run.registry import load_registry
+    from dicom_node.run.worker import Worker
+
+    settings = settings_of(config)
+    log.configure("console")
+    try:
+        found = load_registry(settings.run.algorithms_dir)
+        rules = open_rules(settings, found)
+        with out.status("asking torch for its devices ..."):
+            worker = Worker(settings.run.device, settings.run.cpu_threads)
+            worker.start()
+            worker.stop()
+    except NodeError as e:
+        stop(str(e), 2)
+    machine = worker.machine
+    listen = f"{settings.receive.ae_title}@{settings.receive.host}:{settings.receive.port}"
+    out.print(f"listens as {listen}; data in {settings.data_dir}; database {settings.url()}")
+    for r in rules:
+        out.print(f"rule {r.name!r}: {r.algorithm} {found[r.algorithm].manifest.version} -> {', '.join(r.deliver_to)}")
+    for d in settings.destinations:
+        out.print(f"destination {d.name}: {d.ae_title}@{d.host}:{d.port}, confirmed by {d.confirm}")
+    if machine["device"] == "cpu":
+        out.print(f"device: CPU ({machine['threads']} threads). There is no GPU: models run, but slower.")
+    else:
+        out.print(f"device: {machine['devices']} x {machine['device_name']}, {machine['precision']}")
+    out.print("the configuration is sound")
+
+
+def services_of(config: Path | None) -> Any:
+    """The node's state, for looking at; nothing is started."""
+    from dicom_node.app import open_services
+
+    log.configure("console")
+    try:
+        return open_services(settings_of(config))
+    except NodeError as e:
+        stop(str(e), 2)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="dicom-node")
+
+
+if __name__ == "__main__":
+    main()

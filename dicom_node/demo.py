@@ -1,0 +1,225 @@
+"""``dicom-node demo``: the main job, shown step by step on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dicom_node import log
+from dicom_node.app import Node
+from dicom_node.errors import ConfigurationError, NodeError
+from dicom_node.model.states import RUN_ENDED, RunState, StudyState
+from dicom_node.overlay import draw_overlay
+from dicom_node.receive.folder import read_folder
+from dicom_node.settings import load_settings
+from dicom_node.store.runs import RunRow
+from dicom_node.testing.fake_modality import FakeModality
+from dicom_node.views import run_view
+from dicom_node.workflow.services import Services
+
+_QUIET_SECONDS = 3.0
+_LONGEST_SECONDS = 600.0
+_ROUTES = Path(__file__).resolve().parents[1] / "config" / "routes.yaml"
+
+
+def run_demo(input_folder: Path | None, out: Path) -> bool:
+    """Start a node and a fake PACS, send a head, and leave results, pictures and ``summary.json`` in ``out``.
+
+    Returns:
+        True if a run ended with every result delivered and confirmed, and nothing is missing in ``out``.
+
+    Raises:
+        NodeError: there is nothing to send, or the node cannot start.
+    """
+    console = Console()
+    if input_folder is not None and not input_folder.is_dir():
+        raise ConfigurationError(f"INPUT: {input_folder} is not a folder")
+    _empty(out)
+    console.print("[bold]dicom-node demo[/bold]: a scanner, a node and a PACS on this machine. For research use only.")
+    files = list(read_folder(input_folder)) if input_folder else _phantom(console, out / "sent")
+    if not files:
+        raise ConfigurationError(f"INPUT: there is no DICOM file in {input_folder}")
+    with _pacs(out / "pacs") as pacs_port:
+        settings_file = _write_settings(out, pacs_port)
+        log.configure("json", file=out / "node.log")
+        node = Node(load_settings(settings_file))
+        with console.status("starting the node and loading the models ..."):
+            node.start()
+        try:
+            receiving = _send(console, node, files)
+            runs = _watch(console, node.services)
+            return _report(console, node.services, runs, files, out, receiving)
+        finally:
+            node.stop()
+
+
+def _empty(out: Path) -> None:
+    """Make ``out`` an empty folder, but never empty one that is not an earlier demo's."""
+    if out.exists() and any(out.iterdir()) and not (out / "node.yaml").exists():
+        raise ConfigurationError(f"--out: {out} holds other things; choose an empty folder")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+
+def _phantom(console: Console, folder: Path) -> list[Path]:
+    """A study as a scanner would make it: a localizer and a sagittal T1 head."""
+    from dicom_node.testing.phantom_head import write_head, write_localizer
+
+    with console.status("making a T1 head from the MNI template ..."):
+        try:
+            files = write_localizer(folder / "localizer") + write_head(folder / "t1")
+        except ModuleNotFoundError as e:
+            raise ConfigurationError(str(e)) from e
+    console.print(f"  made      a head of {len(files)} images from the MNI template")
+    return files
+
+
+@contextmanager
+def _pacs(folder: Path) -> Iterator[int]:
+    """A fake PACS as a process of its own; yields its port."""
+    command = [sys.executable, "-m", "dicom_node.testing.fake_pacs", "--folder", str(folder), "--ae-title", "PACS"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise NodeError("the fake PACS did not start")
+        yield int(json.loads(line)["port"])
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _write_settings(out: Path, pacs_port: int) -> Path:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": pacs_port, "confirm": "find"}
+    values = {
+        "node_id": "demo",
+        "data_dir": str((out / "node-data").absolute()),
+        "routes_file": str(_ROUTES),
+        "receive": {"port": port, "disk_reserve_mb": 0},
+        "complete": {"quiet_seconds": _QUIET_SECONDS},
+        "destinations": [pacs],
+    }
+    file = out / "node.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _send(console: Console, node: Node, files: list[Path]) -> dict[str, Any]:
+    """Send as a scanner would, and say how long it took."""
+    modality = FakeModality("127.0.0.1", node.listener.port, called="DICOMNODE", calling="SCANNER")
+    columns = (TextColumn("  sending   "), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("send", total=len(files))
+        report = modality.send(files, on_response=lambda: progress.advance(task))
+    if report.refused:
+        raise NodeError(f"the node refused {len(report.refused)} images: {next(iter(report.refused.values()))}")
+    rate = len(report.acknowledged) / max(report.seconds, 1e-6)
+    console.print(f"  received  {len(report.acknowledged)} images in {report.seconds:.1f} s ({rate:.0f}/s)")
+    return {"images": len(report.acknowledged), "seconds": report.seconds, "last_response": report.last_response}
+
+
+def _watch(console: Console, s: Services) -> list[RunRow]:
+    """Tell what happens until every study is routed and every run has ended."""
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    told: set[str] = set()
+
+    def tell(key: str, line: str) -> None:
+        if key not in told:
+            told.add(key)
+            console.print(line)
+
+    with console.status("waiting ..."):
+        while time.monotonic() < deadline:
+            studies = s.index.studies()
+            for study in studies:
+                if study.state not in (StudyState.RECEIVING, StudyState.COMPLETE):
+                    tell("complete", f"  complete  no new image for {_QUIET_SECONDS:g} s")
+                    for r in s.runs.routes(study.study_uid):
+                        mark = "routed  " if r["wanted"] else "left out"
+                        tell(f"{r['series_uid']}{r['rule']}", f"  {mark}  {r['algorithm']}: {r['reason']}")
+            runs = s.runs.all()
+            for run in runs:
+                for step, _, seconds in s.runs.steps(run.run_id):
+                    tell(f"{run.run_id}{step}", f"  {step:<9} {seconds:.2f} s")
+            routed = studies and all(x.state not in (StudyState.RECEIVING, StudyState.COMPLETE) for x in studies)
+            if routed and all(r.state in RUN_ENDED for r in runs):
+                return runs
+            time.sleep(0.05)
+    raise NodeError(f"the runs have not ended within {_LONGEST_SECONDS:g} s; see node.log")
+
+
+def _report(
+    console: Console, s: Services, runs: list[RunRow], files: list[Path], out: Path, receiving: dict[str, Any]
+) -> bool:
+    """Collect what the PACS holds, draw the overlay, write summary.json, and say what is missing."""
+    missing = [] if runs else ["no algorithm was run"]
+    studies = []
+    for run in runs:
+        view = run_view(s, run)
+        view["steps"] = [
+            {"step": "receive", "seconds": round(receiving["seconds"], 3)},
+            {"step": "complete", "seconds": _QUIET_SECONDS},
+            *view["steps"],
+        ]
+        # From the last C-STORE response to the last confirmation, less the quiet time.
+        ended = max((d.confirmed or d.sent or 0 for d in s.runs.deliveries(run.run_id)), default=0)
+        view["seconds_to_results"] = round(ended - receiving["last_response"] - _QUIET_SECONDS, 3)
+        studies.append(view)
+        missing += _missing(view)
+        for d in view["deliveries"]:
+            arrived = out / "pacs" / f"{d['SOPInstanceUID']}.dcm"
+            if not arrived.is_file():
+                missing.append(f"{d['role']} is not in the PACS's folder")
+                continue
+            shutil.copy(arrived, out / f"{run.algorithm}_{d['role']}.dcm")
+        seg = out / f"{run.algorithm}_seg.dcm"
+        if seg.is_file():
+            picture = out / f"{run.algorithm}_overlay.png"
+            draw_overlay(seg, files, picture, f"{run.algorithm} {run.record['algorithm']['version']}")
+        elif run.state == RunState.DONE:
+            missing.append("SEG")
+        _print_run(console, view)
+    (out / "summary.json").write_text(json.dumps({"studies": studies}, indent=2), encoding="utf-8")
+    for what in missing:
+        console.print(f"[red]missing: {what}[/red]")
+    if not missing:
+        names = sorted(p.name for p in out.iterdir() if p.suffix in (".dcm", ".png", ".json"))
+        console.print(f"results in {out}/: " + ", ".join(names))
+    return not missing
+
+
+def _missing(view: dict[str, Any]) -> list[str]:
+    problems = []
+    if view["state"] != RunState.DONE:
+        problems.append(f"{view['algorithm']} ended as {view['state']}: {view['reason']}")
+    for d in view["deliveries"]:
+        if not d["confirmed"]:
+            problems.append(f"{d['role']} was not confirmed by {d['destination']}: {d['error']}")
+    return problems
+
+
+def _print_run(console: Console, view: dict[str, Any]) -> None:
+    console.print(
+        f"[bold]{view['algorithm']}[/bold]: {view['state']}, {view['seconds_to_results']:.1f} s from the last image "
+        "to the confirmed results, less the quiet time"
+    )
+    for m in view["measurements"]:
+        console.print(f"  {m['name']:<60} {m['value']:9.2f} {m['unit']:<4} {m['flag'] or ''}")
+    for note in view["notes"]:
+        console.print(f"  - {note}")

@@ -1,0 +1,196 @@
+"""The node's steps without a node: on a folder of files, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from rich.console import Console
+from rich.progress import track
+
+from dicom_node.app import open_rules
+from dicom_node.check.results import NOTE, check_folder, check_results
+from dicom_node.deliver.dimse import send
+from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
+from dicom_node.errors import AlgorithmError, ConfigurationError
+from dicom_node.model.instance import Instance, Series
+from dicom_node.receive.folder import instance_of, read_folder
+from dicom_node.route.decide import decide
+from dicom_node.run.findings_io import load_findings
+from dicom_node.run.registry import Algorithm, load_registry
+from dicom_node.run.worker import Worker
+from dicom_node.settings import Destination, Settings
+from dicom_node.store.index import digest_of_inputs
+
+_SEND_AT_ONCE = 50
+
+
+def read_series(path: Path) -> tuple[list[Series], dict[str, Path]]:
+    """The series of a folder, and the file of each SOP Instance UID.
+
+    Raises:
+        ConfigurationError: there is no such folder, or no DICOM file in it.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist")
+    grouped: dict[str, list[Instance]] = {}
+    files: dict[str, Path] = {}
+    for file in read_folder(path):
+        i = instance_of(file)
+        grouped.setdefault(i.SeriesInstanceUID, []).append(i)
+        files[i.SOPInstanceUID] = file
+    if not grouped:
+        raise ConfigurationError(f"there is no DICOM file in {path}")
+    return [Series(uid, m[0].StudyInstanceUID, tuple(m)) for uid, m in grouped.items()], files
+
+
+def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
+    """For each study of a folder: which rule wants which series, and why or why not."""
+    algorithms = load_registry(settings.run.algorithms_dir)
+    rules = open_rules(settings, algorithms)
+    accepts = {a.manifest.id: a.manifest.accepts.model_dump() for a in algorithms.values()}
+    by_study: dict[str, list[Series]] = {}
+    for series in read_series(path)[0]:
+        by_study.setdefault(series.StudyInstanceUID, []).append(series)
+    answers = []
+    for uid, members in by_study.items():
+        d = decide(members, rules, accepts)
+        answers.append({"StudyInstanceUID": uid, "refused": d.refused, "routes": [asdict(r) for r in d.routes]})
+    return answers
+
+
+def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path) -> dict[str, Any]:
+    """Run one algorithm on a folder: the result objects as ``*.dcm``, and ``result.json``, go to ``folder``.
+
+    Of several series the one with the most instances that the algorithm's manifest accepts is taken.
+
+    Returns:
+        what result.json holds: ``state`` (done, not_analysed, set_aside, failed), ``reason``, ``measurements``,
+        ``notes``, ``files``, ``algorithm``, ``source``, ``record``.
+
+    Raises:
+        ConfigurationError: no such algorithm, no DICOM files.
+    """
+    algorithms = load_registry(settings.run.algorithms_dir)
+    if algorithm_id not in algorithms:
+        raise ConfigurationError(f"there is no algorithm {algorithm_id!r}; there are: {', '.join(algorithms)}")
+    algorithm = algorithms[algorithm_id]
+    series, files = read_series(path)
+    chosen = _choose(series, algorithm)
+    paths = [files[i.SOPInstanceUID] for i in chosen.instances]
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.dcm"):
+        old.unlink()
+    result: dict[str, Any] = {
+        "algorithm": algorithm_id,
+        "version": algorithm.manifest.version,
+        "source": str(path.absolute()),
+        "SeriesInstanceUID": chosen.SeriesInstanceUID,
+        "research_use_only": True,
+        "state": "failed",
+        "reason": "",
+        "measurements": [],
+        "notes": [],
+        "files": [],
+    }
+    worker = Worker(settings.run.device, settings.run.cpu_threads)
+    try:
+        answer = worker.call(algorithm, paths, folder / "findings")
+    except AlgorithmError as e:
+        answer = {"outcome": "failed", "reason": str(e)}
+    finally:
+        worker.stop()
+    result["reason"] = answer.get("reason", "")
+    result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
+    if answer["outcome"] != "failed":
+        result |= _encode(settings, algorithm, chosen, paths, answer, folder)
+    (folder / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    return result
+
+
+def _choose(series: Sequence[Series], algorithm: Algorithm) -> Series:
+    wanted = algorithm.manifest.accepts.Modality
+    fitting = [s for s in series if not wanted or s.tags.get("Modality") in wanted]
+    return max(fitting or series, key=lambda s: (len(s.instances), s.SeriesInstanceUID))
+
+
+def _encode(
+    settings: Settings, algorithm: Algorithm, series: Series, paths: list[Path], answer: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    files = [Path(p) for p in answer["order"]] if "order" in answer else paths
+    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
+    i = algorithm.identity
+    inputs = digest_of_inputs(series.instances)
+    context = Context(
+        identity=i,
+        procedure=algorithm.procedure,
+        node_id=settings.node_id,
+        key="|".join((settings.node_id, series.StudyInstanceUID, inputs, i.id, i.version, i.weights_digest)),
+        when=datetime.now().replace(microsecond=0),
+        series_number=settings.results.series_number_base,
+        institution_name=settings.results.institution_name,
+    )
+    if answer["outcome"] == "found":
+        objects = encode_findings(load_findings(folder / "findings"), headers, context, folder)
+    else:
+        objects = encode_not_analysed(answer["reason"], headers, context, folder)
+    problems = check_results([o.path for o in objects], headers)
+    state = "done" if answer["outcome"] == "found" else "not_analysed"
+    return {
+        "state": "set_aside" if problems else state,
+        "reason": "; ".join(problems) or answer.get("reason", ""),
+        "measurements": [{k: m[k] for k in ("name", "value", "unit", "flag")} for m in answer.get("measurements", [])],
+        "notes": answer.get("notes", []),
+        "files": [o.path.name for o in objects],
+    }
+
+
+def check_path(path: Path, source: Path | None) -> tuple[list[str], list[str]]:
+    """Cross-check a folder of result objects; returns (problems, notes on what could not be checked).
+
+    Raises:
+        ConfigurationError: there is no result in the folder.
+    """
+    if not path.is_dir() or not any(path.glob("*.dcm")):
+        raise ConfigurationError(f"there is no result object (*.dcm) in {path}")
+    record = path / "result.json"
+    if source is None and record.is_file():
+        remembered = Path(json.loads(record.read_text(encoding="utf-8"))["source"])
+        source = remembered if remembered.exists() else None
+    found = check_folder(path, source)
+    notes = [line for line in found if line.startswith(NOTE)]
+    return [line for line in found if line not in notes], notes
+
+
+def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str, Any]:
+    """C-STORE every DICOM file of a folder to ``AET@HOST:PORT``.
+
+    Returns:
+        ``accepted``: SOP Instance UIDs; ``refused``: the reason by SOP Instance UID.
+
+    Raises:
+        ConfigurationError: the address is none, or there is nothing to send.
+        DeliveryError: the destination cannot be reached.
+    """
+    try:
+        title, address = to.split("@")
+        host, port = address.rsplit(":", 1)
+        destination = Destination(name="cli", ae_title=title, host=host, port=int(port))
+    except ValueError as e:
+        raise ConfigurationError(f"--to {to!r}: must be AET@HOST:PORT, for example NODE@127.0.0.1:11112") from e
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist")
+    files = list(read_folder(path))
+    if not files:
+        raise ConfigurationError(f"there is no DICOM file in {path}")
+    outcome: dict[str, str] = {}
+    batches = [files[i : i + _SEND_AT_ONCE] for i in range(0, len(files), _SEND_AT_ONCE)]
+    for batch in track(batches, description=f"sending {len(files)} files", console=console, transient=True):
+        outcome |= send(destination, calling, batch)
+    accepted = [uid for uid, error in outcome.items() if not error]
+    return {"accepted": accepted, "refused": {uid: error for uid, error in outcome.items() if error}}
