@@ -73,6 +73,7 @@ class FakePacs:
         self._stores: Counter[str] = Counter()
         self._digests: dict[str, set[str]] = {}
         self._attempts = 0
+        self._waiting = 0
         self._status = 0x0000
         self._drops = 0
         self._server: Any = None
@@ -116,6 +117,12 @@ class FakePacs:
         """How many C-STORE requests came, whatever the answer was."""
         with self._changed:
             return self._attempts
+
+    @property
+    def waiting(self) -> int:
+        """How many C-STORE requests have come and wait for ``delay``."""
+        with self._changed:
+            return self._waiting
 
     def up(self) -> None:
         """Listen, on the same port as before if there was one.
@@ -187,24 +194,29 @@ class FakePacs:
             0x0000 or the status of ``refuse_with``; 0xA700 while going down; 0xA900 when command and dataset
             differ; 0xC000 for a UID that is none.
         """
-        if self._stopping.wait(self.delay):
-            return 0xA700
         with self._changed:
+            self._waiting += 1
+            self._changed.notify_all()
+        stopped = self._stopping.wait(self.delay)
+        with self._changed:
+            self._waiting -= 1
             self._attempts += 1
             status, drop = self._status, self._drops > 0
             self._drops -= drop
             self._changed.notify_all()
+        if stopped:
+            return 0xA700
         if drop:
             event.assoc.abort()
             return 0xC000
         if status and not 0xB000 <= status <= 0xBFFF:
             return status
-        part10 = event.encoded_dataset()
-        digest = hashlib.sha256(event.request.DataSet.getvalue()).hexdigest()
-        dataset = pydicom.dcmread(BytesIO(part10))
         uid = str(event.request.AffectedSOPInstanceUID)
         if not valid_uid(uid):
             return 0xC000
+        part10 = event.encoded_dataset()
+        digest = hashlib.sha256(event.request.DataSet.getvalue()).hexdigest()
+        dataset = pydicom.dcmread(BytesIO(part10))
         if uid != dataset.SOPInstanceUID or event.request.AffectedSOPClassUID != dataset.SOPClassUID:
             return 0xA900
         with self._changed:
