@@ -1,0 +1,168 @@
+"""The settings tree: its defaults, its documentation in node.yaml, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from dicom_node.errors import ConfigurationError
+from dicom_node.settings import Destination, Settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE_YAML = ROOT / "config" / "node.yaml"
+OWN = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11113}
+
+
+@pytest.fixture(autouse=True)
+def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DICOM_NODE__"):
+            monkeypatch.delenv(name)
+
+
+def write(folder: Path, values: Any) -> Path:
+    """A node.yaml with these values."""
+    file = folder / "node.yaml"
+    file.write_text(values if isinstance(values, str) else yaml.safe_dump(values), encoding="utf-8")
+    return file
+
+
+def keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    """Every key of a settings tree, dotted; sections are entered."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys(field.annotation, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def test_node_yaml_holds_the_defaults() -> None:
+    from_file = load_settings(NODE_YAML).model_dump(exclude={"destinations", "routes_file"})
+
+    assert from_file == Settings().model_dump(exclude={"destinations", "routes_file"})
+    assert load_settings(NODE_YAML).routes_file == NODE_YAML.parent / Settings().routes_file
+
+
+@pytest.mark.parametrize("key", sorted(set(keys(Settings)) - {"destinations"}))
+def test_every_key_stands_in_node_yaml(key: str) -> None:
+    at = yaml.safe_load(NODE_YAML.read_text(encoding="utf-8"))
+    for part in key.split("."):
+        assert part in at, f"{key} is not in {NODE_YAML.name}"
+        at = at[part]
+
+
+@pytest.mark.parametrize("key", sorted(keys(Destination)))
+def test_every_key_of_a_destination_is_named_in_node_yaml(key: str) -> None:
+    text = NODE_YAML.read_text(encoding="utf-8")
+
+    assert key in text[text.index("destinations:") - 500 :]
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, {"receive": {"port": 104, "ae_title": "FILE"}})
+    monkeypatch.setenv("DICOM_NODE__RECEIVE__PORT", "4104")
+    monkeypatch.setenv("DICOM_NODE__RECEIVE__CALLING_AE_TITLES", '["CT1", "MR1"]')
+
+    receive = load_settings(file).receive
+
+    assert (receive.port, receive.ae_title, receive.calling_ae_titles) == (4104, "FILE", ("CT1", "MR1"))
+
+
+def test_destinations_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICOM_NODE__DESTINATIONS", '[{"name": "x", "ae_title": "X", "host": "x.example", "port": 104}]')
+
+    assert load_settings(NODE_YAML).destination("x").host == "x.example"
+
+
+def test_an_unknown_destination_names_the_known(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, {"destinations": [OWN]}))
+
+    with pytest.raises(ConfigurationError, match=r"no destination is named 'other'; known: pacs"):
+        settings.destination("other")
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        pytest.param({"receive": {"port": "many"}}, "receive.port", "valid integer", id="wrong type"),
+        pytest.param({"receive": {"port": 70000}}, "receive.port", "less than or equal to 65535", id="out of range"),
+        pytest.param({"receive": {"prot": 104}}, "receive.prot", "not permitted", id="unknown key"),
+        pytest.param({"recieve": {"port": 104}}, "recieve", "not permitted", id="unknown section"),
+        pytest.param({"run": {"device": "tpu"}}, "run.device", "'auto', 'cpu' or 'cuda'", id="not a choice"),
+        pytest.param(
+            {"complete": {"quiet_seconds": -1}}, "complete.quiet_seconds", "greater than or equal to 0", id="negative"
+        ),
+        pytest.param({"receive": {"ae_title": "A" * 17}}, "receive.ae_title", "at most 16", id="AE title too long"),
+        pytest.param({"receive": {"ae_title": "A\\B"}}, "receive.ae_title", "pattern", id="AE title with a backslash"),
+        pytest.param(
+            {"receive": {"host": "0.0.0.0"}}, "receive.calling_ae_titles", "list the AE titles", id="open to all"
+        ),
+        pytest.param({"destinations": [OWN, OWN]}, "destinations", "'pacs' is used twice", id="duplicate destination"),
+        pytest.param({"destinations": [{"name": "x"}]}, "destinations.0.ae_title", "required", id="missing key"),
+        pytest.param(
+            {"destinations": [OWN | {"confirm": "qido"}]}, "destinations.pacs.dicomweb_url", "needed", id="qido, no URL"
+        ),
+        pytest.param(
+            {"destinations": [OWN | {"password_env": "NO_SUCH_SECRET"}]},
+            "destinations.pacs.password_env",
+            "NO_SUCH_SECRET is not set",
+            id="missing secret",
+        ),
+    ],
+)
+def test_an_error_names_file_key_and_what_is_accepted(
+    tmp_path: Path, values: dict[str, Any], key: str, words: str
+) -> None:
+    file = write(tmp_path, values)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file)
+
+    message = str(caught.value)
+    assert f"{file}: {key}: " in message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [", "is not YAML"), ("- a\n- b\n", "must be a mapping of settings")],
+)
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = write(tmp_path, text)
+
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        load_settings(file)
+
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        load_settings(tmp_path / "absent.yaml")
+
+
+def test_every_error_is_told_at_once(tmp_path: Path) -> None:
+    file = write(tmp_path, {"receive": {"port": "x"}, "run": {"attempts": 0}})
+
+    with pytest.raises(ConfigurationError, match=r"(?s)receive\.port.*run\.attempts"):
+        load_settings(file)
+
+
+def test_an_open_listener_with_known_peers_is_accepted(tmp_path: Path) -> None:
+    file = write(tmp_path, {"receive": {"host": "0.0.0.0", "calling_ae_titles": ["CT1"]}})
+
+    assert load_settings(file).receive.host == "0.0.0.0"
+
+
+def test_a_secret_in_the_environment_is_accepted_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACS_PASSWORD", "s3cret-value")
+
+    settings = load_settings(write(tmp_path, {"destinations": [OWN | {"password_env": "PACS_PASSWORD"}]}))
+
+    assert "s3cret-value" not in repr(settings)
