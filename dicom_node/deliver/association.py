@@ -67,7 +67,9 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
 
 def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str, str]]) -> Any:
     peer, timeout = peer_name(destination), destination.timeout_seconds
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout
+    # Every wait is bounded by these three; a fourth clock would only hide which of them ran out.
+    ae.network_timeout = None
     opened: list[bool] = []
 
     def on_open(event: Any) -> None:

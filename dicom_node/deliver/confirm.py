@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -87,10 +88,14 @@ def _find(destination: Destination, association: Any, query: Dataset) -> list[Da
     """The identifiers of all matches; the response's Status is that of PS3.4 section C.4.1.1.4."""
     peer = peer_name(destination)
     matches: list[Dataset] = []
+    started = time.monotonic()
     try:
         for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
             if "Status" not in status:
-                raise DeliveryError(f"{peer} did not answer the query")
+                late = time.monotonic() - started >= destination.timeout_seconds
+                # Orthanc, for one, hangs up on an AE title that it does not list.
+                said = "did not answer the query in time" if late else "ended the association at the query"
+                raise DeliveryError(f"{peer} {said}: may {association.requestor.ae_title} ask it?")
             if status.Status in (0xFF00, 0xFF01):
                 if identifier is not None:
                     matches.append(identifier)

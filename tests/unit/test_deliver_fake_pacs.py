@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 
@@ -95,8 +95,9 @@ def test_going_down_stores_nothing_more() -> None:
 
 def test_a_uid_that_is_a_path_is_not_written(tmp_path: Path) -> None:
     (ds,) = _datasets("path")
-    ds["SOPInstanceUID"] = DataElement(0x00080018, "UI", "../escaped", validation_mode=pydicom.config.IGNORE)
-    with FakePacs(tmp_path / "pacs") as pacs:
+    with FakePacs(tmp_path / "pacs") as pacs, pydicom.config.disable_value_validation():
+        del ds.SOPInstanceUID  # an element keeps the validation that it was made with
+        ds.SOPInstanceUID = "../escaped"
         assert store(pacs.port, ds) == 0xC000
     assert [p.name for p in tmp_path.rglob("*")] == ["pacs"]
 
