@@ -112,14 +112,14 @@ class _Run:
 
     def check_seg(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == SEGMENTATION:
-            found, segments = check_seg(result, self.sources, self.identities[result.name])
+            found, segments = check_seg(result, self.sources, self.identities.get(result.name, ("", "", "")))
             self.problems += found
             self.segs[text(result.ds, "SOPInstanceUID")] = SegObject(result, segments)
 
     def check_sr(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == COMPREHENSIVE_3D_SR:
             self.reports += 1
-            self.problems += check_sr(result, self.segs, self.sources, self.identities[result.name])
+            self.problems += check_sr(result, self.segs, self.sources, self.identities.get(result.name, ("", "", "")))
 
 
 def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identity]) -> list[str]:
@@ -127,10 +127,10 @@ def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identit
     problems = []
     for first, second in itertools.pairwise(objects):
         pair = f"{first.name} and {second.name}"
-        if identities[first.name] != identities[second.name]:
+        if identities.get(first.name) != identities.get(second.name):
             problems.append(
                 f"{pair} name different algorithms in Contributing Equipment: "
-                f"{identities[first.name]}, {identities[second.name]}"
+                f"{identities.get(first.name)}, {identities.get(second.name)}"
             )
         for keyword in ("PatientID", "PatientName", "PatientBirthDate"):
             if text(first.ds, keyword) != text(second.ds, keyword):

@@ -15,7 +15,7 @@ from dicom_node.algorithm import Findings, Segment
 from dicom_node.encode.codes import concept, laterality, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
-from dicom_node.encode.source import Source
+from dicom_node.encode.source import Source, slice_distance
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
 
@@ -52,16 +52,8 @@ def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     if "SpacingBetweenSlices" not in measures and len(source.images) > 1:
         # highdicom leaves it out of a sheared stack (tilted gantry).
-        measures.SpacingBetweenSlices = f"{slice_distance(source):.10g}"
+        measures.SpacingBetweenSlices = f"{slice_distance(source.images):.10g}"
     return seg
-
-
-def slice_distance(source: Source) -> float:
-    """Distance in mm of neighbouring slices along the normal of the planes."""
-    first, second = (np.asarray(i.ImagePositionPatient, dtype=np.float64) for i in source.images[:2])
-    cosines = np.asarray(source.first.ImageOrientationPatient, dtype=np.float64)
-    normal = np.cross(cosines[:3], cosines[3:])
-    return float(abs((second - first) @ normal / np.linalg.norm(normal)))
 
 
 def _segmentation(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pydicom.charset
 import pydicom.config
 from pydicom import DataElement, Dataset
@@ -84,7 +85,21 @@ def read_source(headers: Sequence[Dataset], own_texts: Iterable[str]) -> Source:
         values = {str(image.get(keyword)) for image in images}
         if len(values) > 1:
             raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
+    for image in images:
+        if "SliceThickness" not in image:
+            # The SEG must have one (PS3.3 C.7.6.16.2.1); slices without gaps are as good a guess as any.
+            if len(images) < 2:
+                raise EncodeError("a single source image has no valid SliceThickness")
+            image.SliceThickness = _decimal(slice_distance(images))
     return Source(images, _character_set(headers[0], images[0], own_texts))
+
+
+def slice_distance(images: Sequence[Dataset]) -> float:
+    """Distance in mm of neighbouring slices along the normal of the planes."""
+    first, second = (np.asarray(i.ImagePositionPatient, dtype=np.float64) for i in images[:2])
+    cosines = np.asarray(images[0].ImageOrientationPatient, dtype=np.float64)
+    normal = np.cross(cosines[:3], cosines[3:])
+    return float(abs((second - first) @ normal / np.linalg.norm(normal)))
 
 
 def _tidy(header: Dataset) -> Dataset:
