@@ -1,0 +1,1 @@
+"""How instances come in: from the network or a folder to a file and a row."""
