@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pydicom
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from scipy import ndimage
 
 _PANEL = 420  # pixels; the side of one plane
@@ -33,7 +33,7 @@ def draw_overlay(seg_file: Path, sources: Sequence[Path], out: Path, title: str)
     image, mask, affine = _stack(seg, sources)
     canonical, labels, spacing = _to_lps(image, mask, affine)
     where = ndimage.center_of_mass(labels > 0)
-    window = (np.percentile(canonical, 1), np.percentile(canonical, 99.5))
+    window = (float(np.percentile(canonical, 1)), float(np.percentile(canonical, 99.5)))
     colours = _colours(seg)
     half = _ZOOM_MM / 2 / spacing
     close = tuple(slice(max(0, int(c - h)), int(c + h) + 1) for c, h in zip(where, half, strict=True))
@@ -67,8 +67,12 @@ def _stack(
     position = {ds.SOPInstanceUID: index for index, ds in enumerate(datasets)}
     image = np.stack([pixel_array(ds) for ds in datasets]).astype(np.float32)
     mask = np.zeros(image.shape, np.uint8)
-    for plane, group in zip(pixel_array(seg), seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    planes = pixel_array(seg).reshape(-1, seg.Rows, seg.Columns)
+    for plane, group in zip(planes, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        # A SEG of one segment may name it once for all frames.
+        identified = group if "SegmentIdentificationSequence" in group else shared
+        number = identified.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         mask[position[source]][plane > 0] = number
     first, last = (np.array([float(v) for v in datasets[i].ImagePositionPatient]) for i in (0, -1))
@@ -87,7 +91,7 @@ def _to_lps(
     """Turn and flip the axes so that they run to the left, to the back and to the head, as nearly as they do."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     order = [int(np.argmax(np.abs(directions[axis]))) for axis in (_LEFT, _POSTERIOR, _HEAD)]
-    flips = [axis for axis in (_LEFT, _POSTERIOR, _HEAD) if directions[axis, order[axis]] < 0]
+    flips = tuple(axis for axis in (_LEFT, _POSTERIOR, _HEAD) if directions[axis, order[axis]] < 0)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[order]
     return np.flip(image.transpose(order), flips), np.flip(mask.transpose(order), flips), spacing
 
