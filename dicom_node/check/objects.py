@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian
 
 READ_ERRORS = (
-    InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
-    AttributeError, NotImplementedError, OverflowError, struct.error,
+    InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    NotImplementedError, OverflowError, struct.error,
 )  # fmt: skip
 """What a spoilt file can make pydicom raise."""
 
@@ -25,6 +26,9 @@ TOLERANCE = 1e-3
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+
+_WIDE_LENGTHS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+"""Value representations with a 32-bit length (PS3.5 section 7.1.2)."""
 
 CodeKey = tuple[str, str]
 """Coding scheme and value of a concept."""
@@ -71,9 +75,28 @@ def read_result(path: Path) -> tuple[ResultFile | None, str]:
             pass
     except READ_ERRORS as error:
         return None, f"{path.name} cannot be read: {type(error).__name__}"
+    if getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID") == ExplicitVRLittleEndian and _is_cut(path):
+        return None, f"{path.name} is cut off: its last element is longer than what is left of the file"
     if not text(ds, "SOPClassUID") or not text(ds, "SOPInstanceUID"):
         return None, f"{path.name} cannot be read: it has no SOP Class UID or no SOP Instance UID"
     return ResultFile(path.name, ds), ""
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether an Explicit VR Little Endian file ends inside an element: pydicom takes what there is."""
+    data = path.read_bytes()
+    place = 132
+    while place < len(data):
+        vr = data[place + 4 : place + 6]
+        wide = vr in _WIDE_LENGTHS
+        head = data[place : place + (12 if wide else 8)]
+        if len(head) < (12 if wide else 8):
+            return True
+        length = int.from_bytes(head[8:12] if wide else head[6:8], "little")
+        if length == 0xFFFFFFFF:
+            return False  # of undefined length: pydicom itself misses the delimiter
+        place += len(head) + length
+    return place != len(data)
 
 
 def value(ds: Dataset, keyword: str) -> Any:

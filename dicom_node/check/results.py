@@ -7,6 +7,7 @@ pixel spacing, a segment that the SEG lacks, or a volume that is not the mask's.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,15 +45,18 @@ def check_results(results: Sequence[Path], headers: Sequence[Dataset]) -> list[s
     """
     problems = []
     objects: list[ResultFile] = []
-    for path in results:
-        result, problem = read_result(path)
-        if result is None:
-            problems.append(problem)
-        else:
-            objects.append(result)
-    if not results:
-        problems.append("there is no result object")
-    return problems + _check_objects(objects, Sources(headers))
+    with warnings.catch_warnings():
+        # pydicom's repeat the values that they are about, which may name the patient.
+        warnings.simplefilter("ignore")
+        for path in results:
+            result, problem = read_result(path)
+            if result is None:
+                problems.append(problem)
+            else:
+                objects.append(result)
+        if not results:
+            problems.append("there is no result object")
+        return problems + _check_objects(objects, Sources(headers))
 
 
 def check_folder(results: Path, sources: Path | None = None) -> list[str]:
