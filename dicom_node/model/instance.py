@@ -10,11 +10,14 @@ from typing import Any
 
 from dicom_node.errors import InvalidInstance
 
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 def valid_uid(value: str) -> bool:
-    """Whether ``value`` is a UID (PS3.5 section 9.1): up to 64 characters, numbers without leading zeros."""
+    """Whether ``value`` is a UID (PS3.5 section 9.1): up to 64 characters, numbers with dots between.
+
+    Leading zeros, which the standard forbids, are let through: old scanners write them.
+    """
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
