@@ -48,12 +48,12 @@ def encode_not_analysed(
 
     Args:
         reason: completes the sentence.
-        headers: the source series; the order is of no matter.
+        headers: the source series in any order, however ill-formed: they are only named.
 
     Raises:
-        EncodeError: the headers lack what a report needs.
+        EncodeError: an image has no UID, or they are of several studies or patients.
     """
-    source = read_source(headers, [*_own_texts(context), reason])
+    source = read_source(headers, [*_own_texts(context), reason], on_grid=False)
     return (write(build_not_analysed(reason, source, context), "sr", out),)
 
 

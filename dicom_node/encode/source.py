@@ -34,7 +34,7 @@ _TEXTS = (
 )  # fmt: skip
 _NUMBERS = ("PatientSize", "PatientWeight")
 _CODES = ("BodyPartExamined", "PatientSex", "Laterality")
-_REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _GEOMETRY = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
 _TYPE_2 = frozenset(
     ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
@@ -67,31 +67,42 @@ class Source:
         return self.images[0]
 
 
-def read_source(headers: Sequence[Dataset], own_texts: Iterable[str]) -> Source:
+def read_source(headers: Sequence[Dataset], own_texts: Iterable[str], *, on_grid: bool = True) -> Source:
     """Take what results need from the source's headers.
 
     Args:
         headers: one a slice; pixel data is not needed and not kept.
         own_texts: what the results will say beside the source's strings; it may need another character set.
+        on_grid: whether a mask is to be placed on the images. False for a report that only names them:
+            images that have no place in space, or are multi-frame, will do.
 
     Raises:
         EncodeError: there is no image, an image has no UID or no place in space, or the headers are of
-            several studies, series or frames of reference.
+            several patients, studies, series or frames of reference.
     """
     if not headers:
         raise EncodeError("there is no source image")
-    images = tuple(_tidy(header) for header in headers)
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"):
+    images = tuple(_tidy(header, on_grid) for header in headers)
+    for keyword in (
+        "StudyInstanceUID",
+        "PatientID",
+        *(("SeriesInstanceUID", "FrameOfReferenceUID") if on_grid else ()),
+    ):
         values = {str(image.get(keyword)) for image in images}
         if len(values) > 1:
             raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
+    if on_grid:
+        _complete_thickness(images)
+    return Source(images, _character_set(headers[0], images[0], own_texts))
+
+
+def _complete_thickness(images: Sequence[Dataset]) -> None:
     for image in images:
         if "SliceThickness" not in image:
             # The SEG must have one (PS3.3 C.7.6.16.2.1); slices without gaps are as good a guess as any.
             if len(images) < 2:
                 raise EncodeError("a single source image has no valid SliceThickness")
             image.SliceThickness = _decimal(slice_distance(images))
-    return Source(images, _character_set(headers[0], images[0], own_texts))
 
 
 def slice_distance(images: Sequence[Dataset]) -> float:
@@ -102,14 +113,14 @@ def slice_distance(images: Sequence[Dataset]) -> float:
     return float(abs((second - first) @ normal / np.linalg.norm(normal)))
 
 
-def _tidy(header: Dataset) -> Dataset:
+def _tidy(header: Dataset, on_grid: bool) -> Dataset:
     image = Dataset()
-    for keyword in _REQUIRED:
+    for keyword in _UIDS if not on_grid else (*_UIDS, "FrameOfReferenceUID"):
         value = _text(header, keyword)
         if not value:
             raise EncodeError(f"a source image has no {keyword}")
         setattr(image, keyword, value)
-    if "NumberOfFrames" in header and int(_value(header, "NumberOfFrames") or 1) > 1:
+    if on_grid and (_numbers(header, "NumberOfFrames", 1) or [1])[0] > 1:
         raise EncodeError("multi-frame source images are not supported: the slices must be single-frame images")
     for keyword in _IDENTITY:
         _add(image, keyword, _text(header, keyword))
@@ -128,7 +139,8 @@ def _tidy(header: Dataset) -> Dataset:
         number = _numbers(header, keyword, 1)
         if number:
             setattr(image, keyword, f"{number[0]:.6g}")
-    _tidy_geometry(header, image)
+    if on_grid:
+        _tidy_geometry(header, image)
     return image
 
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from dicom_node.check.results import check_results
-from dicom_node.encode.results import encode_findings
+from dicom_node.encode.results import encode_findings, encode_not_analysed
 from dicom_node.errors import EncodeError
 from dicom_node.testing.series import save
 from tests.unit.result_samples import context, findings, headers, write_results
@@ -110,3 +110,19 @@ def test_images_of_two_patients_are_refused(tmp_path: Path) -> None:
     source[5].PatientID = "SOMEONE ELSE"
     with pytest.raises(EncodeError, match="PatientID"):
         write_results(tmp_path, source)
+
+
+def test_a_report_that_says_why_not_takes_images_without_a_place_in_space(tmp_path: Path) -> None:
+    source = headers()
+    for ds in source:
+        for keyword in (
+            "FrameOfReferenceUID",
+            "ImagePositionPatient",
+            "ImageOrientationPatient",
+            "PixelSpacing",
+            "Rows",
+        ):
+            del ds[keyword]
+        ds.NumberOfFrames = 20
+    (result,) = encode_not_analysed("it has no geometry", source, context(), tmp_path)
+    assert check_results([result.path], source) == []
