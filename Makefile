@@ -25,9 +25,9 @@ $(READY): constraints.txt pyproject.toml
 	@echo "[1/3] creating $(VENV)/ with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed (on Debian: apt-get install python3-venv)"; exit 1; }
 	@echo "[2/3] installing torch (the largest part: about half a minute, more on a slow network)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	@echo "[3/3] installing dicom-node and its other dependencies (about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 	@echo "$(VENV)/ is ready"
 
