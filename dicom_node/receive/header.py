@@ -1,0 +1,185 @@
+"""From a dataset's bytes, as they came or from a Part 10 file, to an Instance."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+
+from dicom_node.errors import InvalidInstance
+from dicom_node.model.instance import Instance, valid_uid
+from dicom_node.receive.elements import encoding_of, inflate, outline
+from dicom_node.receive.tags import HEADER_SEQUENCES, PIXEL_KEYWORDS, TAG_KEYWORDS, items, routing_tags, text
+
+NODE_MANUFACTURER = "dicom_node"
+"""The Manufacturer in the node's own results."""
+
+_IMPLEMENTATION_CLASS_UID = "2.25.190146791043182537562806132570465986051"
+_IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
+_PREAMBLE = bytes(128) + b"DICM"
+_LONGEST_HEADER_VALUE = 1 << 20
+
+_WANTED = frozenset(
+    tag_for_keyword(k)
+    for k in (
+        *TAG_KEYWORDS,
+        *HEADER_SEQUENCES,
+        "SpecificCharacterSet",
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "PatientID",
+        "IssuerOfPatientID",
+        "ContributingEquipmentSequence",
+    )
+)
+_PIXELS = frozenset(tag_for_keyword(k) for k in PIXEL_KEYWORDS)
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """What the node reads of a file meta information (PS3.10 section 7.1), and where the dataset begins."""
+
+    TransferSyntaxUID: str
+    SourceApplicationEntityTitle: str
+    ReceivingApplicationEntityTitle: str
+    dataset_at: int
+
+
+def read_header(dataset: bytes, transfer_syntax: str) -> Dataset:
+    """The elements that the node reads, without pixels; all of the dataset must be there.
+
+    Pixel data elements are in the answer without their value.
+
+    Raises:
+        InvalidInstance: truncated, or not DICOM.
+    """
+    data = inflate(dataset, transfer_syntax)
+    encoding = encoding_of(data, transfer_syntax)
+    kept = []
+    pixels = []
+    for element in outline(data, encoding):
+        if element.tag in _PIXELS:
+            pixels.append(element.tag)
+        elif element.tag in _WANTED and element.stop - element.start <= _LONGEST_HEADER_VALUE:
+            kept.append(data[element.start : element.stop])
+    try:
+        ds = read_dataset(BytesIO(b"".join(kept)), encoding.implicit, encoding.little)
+    except (
+        InvalidDicomError,
+        EOFError,
+        ValueError,
+        LookupError,
+        NotImplementedError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as e:
+        raise InvalidInstance("the dataset cannot be read") from e
+    for tag in pixels:
+        ds.add_new(tag, "OW", None)
+    return ds
+
+
+def make_instance(
+    dataset: bytes, *, TransferSyntaxUID: str, path: str = "", size: int = 0, source: str = "", called: str = ""
+) -> Instance:
+    """Everything the index keeps about a dataset. ``own`` is what the header says.
+
+    Raises:
+        InvalidInstance: truncated, not DICOM, or a UID is missing or is none.
+    """
+    ds = read_header(dataset, TransferSyntaxUID)
+    uids = {}
+    for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        uids[keyword] = text(ds, keyword)
+        if not uids[keyword]:
+            raise InvalidInstance(f"{keyword} is missing or cannot be read")
+    return Instance(
+        **uids,
+        TransferSyntaxUID=TransferSyntaxUID,
+        digest=hashlib.sha256(dataset).hexdigest(),
+        path=path,
+        size=size,
+        patient_key=_patient_key(ds),
+        tags=routing_tags(ds),
+        own=made_by_node(ds),
+        source=source,
+        called=called,
+    )
+
+
+def made_by_node(ds: Dataset) -> bool:
+    """Whether the header says that the object is a node's result: a SEG or SR with the node's Manufacturer."""
+    if text(ds, "Modality") not in ("SEG", "SR"):
+        return False
+    makers = [text(ds, "Manufacturer")]
+    makers += [text(item, "Manufacturer") for item in items(ds, "ContributingEquipmentSequence")]
+    return NODE_MANUFACTURER in makers
+
+
+def file_head(
+    *, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, source: str = "", called: str = ""
+) -> bytes:
+    """Preamble, prefix and file meta information, which also keeps who sent the instance to whom.
+
+    Raises:
+        InvalidInstance: one of the UIDs is none.
+    """
+    for uid in (SOPClassUID, SOPInstanceUID, TransferSyntaxUID):
+        if not valid_uid(uid):
+            raise InvalidInstance(f"{uid[:80]!r} is not a valid UID")
+    elements = [
+        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
+        _meta(0x0002, "UI", SOPClassUID),
+        _meta(0x0003, "UI", SOPInstanceUID),
+        _meta(0x0010, "UI", TransferSyntaxUID),
+        _meta(0x0012, "UI", _IMPLEMENTATION_CLASS_UID),
+        _meta(0x0013, "SH", _IMPLEMENTATION_VERSION_NAME),
+    ]
+    elements += [_meta(0x0016, "AE", source)] if source else []
+    elements += [_meta(0x0018, "AE", called)] if called else []
+    group = b"".join(elements)
+    return _PREAMBLE + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(group)) + group
+
+
+def read_file_head(data: bytes) -> FileHead:
+    """The head of a Part 10 file.
+
+    Raises:
+        InvalidInstance: it is none, or names no transfer syntax.
+    """
+    if data[128:132] != b"DICM":
+        raise InvalidInstance("it is no DICOM file: the prefix DICM is missing")
+    values: dict[int, str] = {}
+    at = 132
+    while data[at : at + 2] == b"\x02\x00":
+        # Always explicit VR little endian, whatever the dataset is (PS3.10 section 7.1).
+        element, vr = struct.unpack_from("<H2s", data, at + 2) if len(data) >= at + 12 else (0, b"")
+        if not vr:
+            raise InvalidInstance("the file meta information is truncated")
+        long = vr in (b"OB", b"UN", b"UT")
+        start = at + (12 if long else 8)
+        (length,) = struct.unpack_from("<I" if long else "<H", data, at + (8 if long else 6))
+        values[element] = data[start : start + length].decode("ascii", "replace").strip(" \0")
+        at = start + length
+    if not values.get(0x0010):
+        raise InvalidInstance("the file meta information has no TransferSyntaxUID")
+    return FileHead(values[0x0010], values.get(0x0016, ""), values.get(0x0018, ""), at)
+
+
+def _meta(element: int, vr: str, value: str) -> bytes:
+    raw = value.encode("ascii", "replace")
+    raw += b"" if len(raw) % 2 == 0 else b"\0" if vr == "UI" else b" "
+    return struct.pack("<HH2sH", 2, element, vr.encode(), len(raw)) + raw
+
+
+def _patient_key(ds: Dataset) -> str:
+    named = f"{text(ds, 'PatientID')}\0{text(ds, 'IssuerOfPatientID')}"
+    return hashlib.sha256(named.encode()).hexdigest()
