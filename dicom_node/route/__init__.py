@@ -1,0 +1,1 @@
+"""Which series goes to which algorithm, and why."""

@@ -1,0 +1,143 @@
+"""Which part of the body a series shows: inferred from all that speaks for one, because BodyPartExamined is
+often empty or left at the scanner's default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from dicom_node.route.evidence import UNKNOWN, Evidence, fold, number, numbers, tokens, values, words
+
+# PS3.16 CID 4031 and Annex L: SNOMED CT and, of older objects, SNOMED RT (schemes SRT, SNM3, 99SDM).
+_CODES: Final[Mapping[str, str]] = {
+    "12738006": "brain", "T-A0100": "brain", "69536005": "brain", "T-D1100": "brain",
+    "45048000": "neck", "T-D1600": "neck",
+    "421060004": "spine", "122494005": "spine", "T-11501": "spine", "122495006": "spine", "T-11502": "spine",
+    "122496007": "spine", "T-11503": "spine",
+    "51185008": "chest", "T-D3000": "chest",
+    "80891009": "heart", "T-32000": "heart",
+    "76752008": "breast", "T-04000": "breast",
+    "818981001": "abdomen", "818983003": "abdomen", "113345001": "abdomen", "T-D4000": "abdomen",
+    "12921003": "pelvis", "816092008": "pelvis", "T-D6000": "pelvis",
+    "41216001": "prostate", "T-92000": "prostate",
+    "69748006": "thyroid", "T-B6000": "thyroid",
+    "16982005": "shoulder", "T-D2220": "shoulder",
+    "24136001": "hip", "T-15710": "hip",
+    "72696002": "knee", "T-D9200": "knee",
+    "70258002": "ankle", "T-15750": "ankle",
+}  # fmt: skip
+
+# Whole words, or beginnings of words (with *), without accents, in the order in which they are tried. The brain
+# stands first: a study of "brain and cervical spine" whose series name neither must not be lost for the brain.
+_WORDS: Final[Mapping[str, str]] = {
+    "brain": "brain* head headneck cerebr* zerebr* schadel* schaedel* kopf* neurocran* neurokran* cran* "
+    "kranial* kranio* kranium encephal* encefal* enzephal* hirn* gehirn* tete hersen* hoofd cabeza cabeca testa mozg* "
+    "glowa glowy golov* hjarn* hjern* aivot beyin kafa hippocamp* hippokamp* hipocamp* hypophys* "
+    "pituitar* голов* мозг* mozek mozku koponya agy εγκεφαλ*",
+    "spine": "spine cspine tspine lspine ctspine tlspine lsspine spinal wirbelsaule* hws bws lws columna rachis "
+    "rachidien* lombaire* lumbar* lumbal* sacrum sacral* cervicale cervical wervelkolom colonna позвоноч* kregoslup*",
+    "breast": "breast* mamma mammo* brust seno seins borst молочн*",
+    "prostate": "prostat* простат*",
+    "thyroid": "thyroid* schilddrus* thyroide tiroid* schildklier щитовидн*",
+    "heart": "heart cardiac* cardio* coeur herz* kardio* corazon cuore сердц* kardiak*",
+    "head": "orbit* orbita* sinus* nnh tmj kiefergelenk* iac iam felsenbein* mastoid* temporalbone facial gesicht*",
+    "neck": "neck hals halsweichteil* cou cuello collo шеи шея carotid* karotis",
+    "chest": "chest thorax thorac* thorak* lung* lunge torax poumon* pulmon* грудн* легк*",
+    "pelvis": "pelvis pelvic becken bassin bekken bacino таз uter*",
+    "abdomen": "abdom* liver leber foie higado fegato kidney* niere* mrcp pancrea* pankrea* oberbauch бюш* брюшн*",
+    "shoulder": "shoulder* schulter* epaule hombro spalla schouder плеч*",
+    "hip": "hip hips hufte* hanche cadera anca heup",
+    "knee": "knee* knie genou rodilla ginocchio колен*",
+    "ankle": "ankle foot fuss sprunggelenk* cheville pied tobillo enkel voet стоп*",
+    "extremity": "extremity extremities hand wrist elbow handgelenk ellenbogen arm leg femur tibia humerus forearm",
+    "whole_body": "wholebody ganzkorper*",
+}
+
+# Languages without spaces between words: looked for anywhere.
+_CHARACTERS: Final[Mapping[str, Sequence[str]]] = {
+    "spine": ("脊柱", "脊椎", "颈椎", "頸椎", "腰椎", "胸椎", "척추"),
+    "breast": ("乳腺", "乳房", "유방"),
+    "prostate": ("前列腺", "前立腺", "전립선"),
+    "thyroid": ("甲状腺", "갑상선"),
+    "heart": ("心脏", "心臓", "심장"),
+    "brain": ("脑", "脳", "腦", "颅", "頭", "头", "海马", "海馬", "뇌", "두부"),
+    "chest": ("胸部", "肺", "흉부"),
+    "abdomen": ("腹", "肝", "복부"),
+    "pelvis": ("盆腔", "骨盤", "골반"),
+    "knee": ("膝", "무릎"),
+    "shoulder": ("肩", "어깨"),
+}
+
+# Sequences and studies that are done of the brain and hardly of anything else; tried when no word names a part.
+_BRAIN_SEQUENCES: Final = "mprage mprages rage adni flair bravo fspgrbravo mdeft tractography dti bold fmri asl"
+
+BODY_PARTS: Final = (*_WORDS, UNKNOWN)
+"""What a rule may ask for."""
+
+_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "StudyDescription")
+
+
+def infer_body_part(tags: Mapping[str, Any]) -> Evidence:
+    """The part of the body, one of ``BODY_PARTS``.
+
+    Evidence in order: anatomic region codes, BodyPartExamined, the descriptions of series, protocol and study, names
+    of sequences that are used for the brain only, and the field of view.
+    """
+    for code in values(tags, "AnatomicRegionSequence"):
+        value = str(code.get("CodeValue", "")) if isinstance(code, Mapping) else str(code)
+        if value in _CODES:
+            return Evidence(_CODES[value], f"AnatomicRegionSequence: {value}")
+    for keyword in ("BodyPartExamined", *_DESCRIPTIONS):
+        for text in values(tags, keyword):
+            found = _named(str(text))
+            if found:
+                return Evidence(found[0], f"{keyword}: {found[1]}")
+    if "MR" in words(tags, "Modality"):
+        for keyword in _DESCRIPTIONS:
+            for text in values(tags, keyword):
+                sequence = _match(tokens(str(text)), _BRAIN_SEQUENCES)
+                if sequence:
+                    return Evidence("brain", f"{keyword}: {sequence}")
+        return _from_field_of_view(tags)
+    return Evidence(UNKNOWN, "")
+
+
+def _named(text: str) -> tuple[str, str] | None:
+    """The part that a text names, and the word that names it."""
+    found = tokens(text)
+    # "C SPINE", "head-neck" and "whole body" are also written apart.
+    found += [a + b for a, b in pairwise(found) if len(a) == 1 or a in ("head", "whole")]
+    for part, listed in _WORDS.items():
+        word = _match(found, listed)
+        if word:
+            return part, word
+    folded = fold(text)
+    for part, characters in _CHARACTERS.items():
+        for word in characters:
+            if fold(word) in folded:
+                return part, word
+    return None
+
+
+def _match(found: Sequence[str], listed: str) -> str | None:
+    """The first listed word that is among the found ones, as it is listed."""
+    for word in listed.split():
+        beginning = word.removesuffix("*")
+        if any(token.startswith(beginning) if word.endswith("*") else token == word for token in found):
+            return beginning
+    return None
+
+
+def _from_field_of_view(tags: Mapping[str, Any]) -> Evidence:
+    """A 3D gradient echo of 190 to 280 mm, head first: joints are imaged smaller, trunks larger or feet first."""
+    spacing, rows, columns = numbers(tags, "PixelSpacing"), number(tags, "Rows"), number(tags, "Columns")
+    if len(spacing) != 2 or not rows or not columns:
+        return Evidence(UNKNOWN, "")
+    height, width = spacing[0] * rows, spacing[1] * columns
+    thickness = number(tags, "SliceThickness") or 99.0
+    head_first = all(p.startswith("HF") for p in words(tags, "PatientPosition"))
+    volumetric = "3D" in words(tags, "MRAcquisitionType") and "GR" in words(tags, "ScanningSequence")
+    if volumetric and head_first and thickness <= 2.0 and 190 <= max(height, width) <= 280:
+        return Evidence("brain", f"field of view: {height:.0f} x {width:.0f} mm in 3D")
+    return Evidence(UNKNOWN, "")
