@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pydicom
-from pydicom.multival import MultiValue
-
 from dicom_node.model.instance import Instance, Series
-from dicom_node.model.routing import CODE_SEQUENCES, ROUTING_KEYWORDS
+from dicom_node.receive.folder import instance_of
 
 T1: dict[str, Any] = {
     "Modality": "MR",
@@ -80,16 +77,5 @@ def series(
 
 
 def series_of_files(paths: list[Path]) -> Series:
-    """The series of DICOM files, with every routing tag they have."""
-    members = []
-    for path in paths:
-        ds = pydicom.dcmread(path, stop_before_pixels=True)
-        kept = (k for k in ROUTING_KEYWORDS if k not in CODE_SEQUENCES and ds.get(k) not in (None, ""))
-        members += series({k: _plain(ds.get(k)) for k in kept}, 1).instances
-    return Series("1.2.1", "1.2", tuple(members))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, MultiValue):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, str) else float(value)
+    """The series of DICOM files, with the tags that the receiver keeps."""
+    return Series("1.2.1", "1.2", tuple(instance_of(path) for path in paths))
