@@ -123,7 +123,7 @@ def test_a_warning_counts_as_stored_and_is_logged(
 
     assert set(outcome.values()) == {""}
     assert set(outcome) <= set(pacs.stores)
-    assert "0xB000" in capsys.readouterr().out
+    assert "0xB000 coercion of data elements" in capsys.readouterr().out
 
 
 def test_an_association_that_dies_leaves_the_rest_for_another_attempt(pacs: FakePacs, tmp_path: Path) -> None:
