@@ -43,7 +43,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 def test_refused_association(tmp_path: Path, paths: list[Path]) -> None:
     # storescp hangs up so fast behind its rejection (permanent, no reason) that the rejection may be lost on the way.
-    refused = pytest.raises(DeliveryError, match="rejected the association permanently|ended the connection")
+    refused = pytest.raises(DeliveryError, match=r"rejected the association permanently|ended the connection")
     with _storescp(tmp_path, "--refuse") as destination, refused as caught:
         send(destination, "DICOMNODE", paths)
     assert caught.value.retryable is ("ended the connection" in str(caught.value))
