@@ -115,7 +115,10 @@ class Listener:
             # The storage contexts are added for each association, from what it proposes: pynetdicom copies this
             # list deeply at every connection.
             self._server = self._ae.start_server(
-                address, block=False, evt_handlers=handlers, contexts=[build_context(Verification, _UNCOMPRESSED[:3])]
+                address,
+                block=False,
+                evt_handlers=handlers,
+                contexts=[build_context(Verification, list(_UNCOMPRESSED[:3]))],
             )
         except OSError as e:
             raise ConfigurationError(

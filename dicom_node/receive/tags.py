@@ -93,7 +93,7 @@ def _value(ds: Dataset, keyword: str) -> JSON | None:
     if dictionary_VR(tag) == "SQ":
         codes = [{k: text(item, k) for k in _CODE_KEYWORDS} for item in _items(ds, keyword)]
         return [c for c in codes if c["CodeValue"]] or None
-    element = ds.get_item(tag)
+    element: Any = ds.get_item(tag)
     try:
         if isinstance(element, RawDataElement):
             values = _from_bytes(ds, element, dictionary_VR(tag))
@@ -122,10 +122,7 @@ def _from_bytes(ds: Dataset, element: RawDataElement, known: str) -> list[Any]:
     if vr in _BINARY:
         form = ("<" if element.is_little_endian else ">") + _BINARY[vr]
         return [_finite(v) for (v,) in struct.iter_unpack(form, raw)]
-    if vr in _LATIN_ONLY:
-        decoded = raw.decode("ascii")
-    else:
-        decoded = decode_bytes(raw, _encodings(ds), TEXT_VR_DELIMS)
+    decoded = raw.decode("ascii") if vr in _LATIN_ONLY else decode_bytes(raw, _encodings(ds), TEXT_VR_DELIMS)
     parts = [p.strip(" \0") for p in decoded.split("\\")]
     return [_number(vr)(p) for p in parts] if vr in ("DS", "IS") and any(parts) else parts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import threading
@@ -46,7 +45,7 @@ class FileStore:
     def __init__(self, folder: Path, reserve_bytes: int = 0) -> None:
         self.folder = folder
         self.reserve_bytes = reserve_bytes
-        self._making = threading.Lock()
+        self._folders = threading.Lock()
         for name in (INSTANCES, INCOMING):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -91,14 +90,15 @@ class FileStore:
         top = self.folder / INSTANCES
         for relative in relatives:
             file = self.path(relative)
-            file.unlink(missing_ok=True)
-            for parent in file.parents:
-                if parent == top or top not in parent.parents:
-                    break
-                try:
-                    parent.rmdir()
-                except OSError:  # not empty, or gone
-                    break
+            with self._folders:
+                file.unlink(missing_ok=True)
+                for parent in file.parents:
+                    if top not in parent.parents:
+                        break
+                    try:
+                        parent.rmdir()
+                    except OSError:  # not empty, or gone
+                        break
 
     def walk(self) -> Iterator[str]:
         """The relative paths of all instances, sorted within each folder."""
@@ -129,28 +129,21 @@ class FileStore:
             raise OutOfResources(f"the disk has {free // 1_000_000} MB free, which is at the reserve")
 
     def _rename(self, aside: Path, final: Path) -> None:
-        self._make_folders(final.parent)
-        try:
-            aside.rename(final)
-        except FileNotFoundError:
-            # ``remove`` took the folder, empty until now, away in between.
-            self._make_folders(final.parent)
-            aside.rename(final)
+        """Rename to a folder that is made if missing; each new folder is synced into its parent before.
 
-    def _make_folders(self, folder: Path) -> None:
-        """Make missing folders, each synced into its parent.
-
-        The lock also makes a second writer wait until a folder that it finds is synced.
+        The lock makes a second writer wait until a folder that it finds is synced, and keeps ``remove`` from taking
+        a folder away before the file is in it.
         """
-        with self._making:
+        with self._folders:
             missing = []
+            folder = final.parent
             while not folder.is_dir():
                 missing.append(folder)
                 folder = folder.parent
             for new in reversed(missing):
-                with contextlib.suppress(FileExistsError):
-                    new.mkdir()
+                new.mkdir()
                 sync_folder(new.parent)
+            aside.rename(final)
 
 
 def _write_synced(file: Path, *parts: bytes) -> None:

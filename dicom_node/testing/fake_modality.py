@@ -5,7 +5,6 @@ report = FakeModality("127.0.0.1", 11112, called="DICOMNODE", associations=3).se
 
 from __future__ import annotations
 
-import copy
 import random
 import socket
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, evt
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
 from dicom_node.errors import DeliveryError
@@ -232,8 +231,7 @@ class FakeModality:
         wanted = self.transfer_syntax
         if wanted is None or ds.file_meta.TransferSyntaxUID == wanted:
             return ds
-        ds = copy.deepcopy(ds)
-        if ds.file_meta.TransferSyntaxUID.is_compressed and not ds.file_meta.TransferSyntaxUID.is_deflated:
+        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
             ds.decompress(generate_instance_uid=False)
         if wanted in COMPRESSIONS:
             ds.compress(wanted, generate_instance_uid=False)
@@ -243,12 +241,13 @@ class FakeModality:
     def _drop(self, file: Path) -> None:
         """Cut the connection in the middle of an instance."""
         ds = pydicom.dcmread(file)
-        buffer = BytesIO()
-        pydicom.dcmwrite(buffer, ds, force_encoding=False)
-        data = buffer.getvalue()
+        syntax = ds.file_meta.TransferSyntaxUID
+        data = encode(ds, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        if data is None:
+            raise ValueError(f"{file} cannot be encoded")
         uids = str(ds.SOPClassUID), str(ds.SOPInstanceUID)
         with BytesPeer(self.host, self.port, self.timeout) as peer:
-            context = (1, uids[0], str(ds.file_meta.TransferSyntaxUID))
+            context = (1, uids[0], str(syntax))
             try:
                 peer.associate([context], called=self.called, calling=self.calling)
             except ConnectionError as e:

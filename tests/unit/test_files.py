@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_node.errors import InvalidInstance, OutOfResources
+from dicom_node.store.files import FileStore, place
+
+STUDY, SERIES, SOP = "1.2.3", "1.2.3.4", "1.2.3.4.5"
+
+
+def test_write_keeps_head_and_dataset_at_the_place(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    path = store.write(STUDY, SERIES, SOP, b"head", b"dataset")
+    parts = path.split("/")
+    assert parts[0] == "instances"
+    assert len(parts[1]) == 2
+    assert parts[2:] == [STUDY, SERIES, f"{SOP}.dcm"]
+    assert path == place(STUDY, SERIES, SOP)
+    assert store.path(path).read_bytes() == b"headdataset"
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_file_sync_then_rename_then_folder_sync_and_new_folders_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path)
+    did: list[str] = []
+    real_sync, real_rename, real_mkdir = os.fsync, Path.rename, Path.mkdir
+
+    def name_of(descriptor: int) -> str:
+        return str(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path))
+
+    def sync(descriptor: int) -> None:
+        did.append(f"sync {name_of(descriptor)}")
+        real_sync(descriptor)
+
+    def rename(self: Path, target: Path) -> Any:
+        did.append("rename")
+        return real_rename(self, target)
+
+    def mkdir(self: Path, *args: Any, **more: Any) -> None:
+        did.append(f"mkdir {self.relative_to(tmp_path)}")
+        real_mkdir(self, *args, **more)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    path = Path(store.write(STUDY, SERIES, SOP, b"head", b"dataset"))
+    aside = did.pop(0)
+    assert aside.startswith("sync incoming/")
+    shard, study, series = path.parents[2], path.parents[1], path.parents[0]
+    assert did == [
+        f"mkdir {shard}",
+        "sync instances",
+        f"mkdir {study}",
+        f"sync {shard}",
+        f"mkdir {series}",
+        f"sync {study}",
+        "rename",
+        f"sync {series}",
+    ]
+    did.clear()
+    store.write(STUDY, SERIES, "1.2.3.4.6", b"head", b"dataset")
+    assert [d.split("/")[0] for d in did] == ["sync incoming", "rename", "sync instances"]
+
+
+@pytest.mark.parametrize("bad", ["../../etc", "", "1..2", "/1.2", "1.2\n", "1.2/3", "a", "1" * 65, ".", "1.2."])
+def test_what_is_no_uid_never_becomes_a_path(tmp_path: Path, bad: str) -> None:
+    store = FileStore(tmp_path)
+    for uids in ((bad, SERIES, SOP), (STUDY, bad, SOP), (STUDY, SERIES, bad)):
+        with pytest.raises(InvalidInstance, match="not a valid UID"):
+            store.write(*uids, b"head", b"dataset")
+    assert list(store.walk()) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    store = FileStore(tmp_path)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os if call == "fsync" else Path, call, fail)
+        with pytest.raises(OutOfResources, match="No space left on device"):
+            store.write(STUDY, SERIES, SOP, b"head", b"dataset")
+    assert list(store.walk()) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_below_the_reserve_nothing_is_taken(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, reserve_bytes=1 << 62)
+    with pytest.raises(OutOfResources, match="reserve"):
+        store.write(STUDY, SERIES, SOP, b"head", b"dataset")
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_walk_remove_and_clear(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    paths = [store.write(STUDY, SERIES, f"1.2.{n}", b"h", b"d") for n in (3, 1, 2)]
+    other = store.write("1.9", SERIES, SOP, b"h", b"d")
+    assert set(store.walk()) == {*paths, other}
+    (tmp_path / "incoming" / "left.part").write_bytes(b"half")
+    store.clear_incoming()
+    assert list((tmp_path / "incoming").iterdir()) == []
+    store.remove([*paths, "instances/00/1.2/1.3/1.4.dcm"])
+    assert list(store.walk()) == [other]
+    assert not store.path(paths[0]).parents[1].exists()
+    store.remove([other])
+    assert list((tmp_path / "instances").iterdir()) == []
+
+
+def test_writers_and_a_remover_of_the_same_series_at_once(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    failures: list[BaseException] = []
+
+    def write(worker: int) -> None:
+        try:
+            for n in range(15):
+                store.remove([store.write(STUDY, SERIES, f"1.{worker}.{n}", b"h", b"d")])
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert failures == []
+    assert list(store.walk()) == []

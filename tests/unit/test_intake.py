@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+from pynetdicom.dsutils import encode
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources
+from dicom_node.receive.folder import instance_of, read_folder
+from dicom_node.receive.intake import Intake
+from dicom_node.store.files import FileStore
+from dicom_node.store.index import Index
+from dicom_node.store.tables import open_engine
+from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
+
+
+@pytest.fixture
+def intake(tmp_path: Path) -> Intake:
+    return _intake(tmp_path)
+
+
+def _intake(folder: Path) -> Intake:
+    return Intake(FileStore(folder / "store"), Index(open_engine(f"sqlite:///{folder / 'node.sqlite'}")))
+
+
+def _dataset(size: int = 8, **header: Any) -> Dataset:
+    affine = plane_affine(PLANES["axial"], (1, 1, 1), (0, 0, 0))
+    (ds,) = slice_datasets(np.arange(size * size, dtype=np.uint16).reshape(1, size, size), affine, header=header)
+    return ds
+
+
+def _bytes(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    uid = pydicom.uid.UID(syntax)
+    data = encode(ds, uid.is_implicit_VR, uid.is_little_endian, uid.is_deflated)
+    assert data is not None
+    return data
+
+
+def _take(
+    intake: Intake, ds: Dataset, data: bytes | None = None, syntax: str = ExplicitVRLittleEndian, **more: Any
+) -> Any:
+    command = {"SOPClassUID": ds.SOPClassUID, "SOPInstanceUID": ds.SOPInstanceUID, **more}
+    return intake.take(_bytes(ds, syntax) if data is None else data, TransferSyntaxUID=str(syntax), **command)
+
+
+def test_an_instance_is_kept_as_it_came(intake: Intake, tmp_path: Path) -> None:
+    ds = _dataset()
+    data = _bytes(ds)
+    i = _take(intake, ds, data, source="SCANNER", called="NODE")
+    file = tmp_path / "store" / i.path
+    assert file.read_bytes().endswith(data)
+    assert file.stat().st_size == i.size
+    back = pydicom.dcmread(file)
+    assert back == ds
+    assert back.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
+    assert back.file_meta.MediaStorageSOPClassUID == ds.SOPClassUID
+    assert back.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert back.file_meta.SourceApplicationEntityTitle == "SCANNER"
+    assert back.file_meta.ReceivingApplicationEntityTitle == "NODE"
+    assert (i.StudyInstanceUID, i.SeriesInstanceUID) == (ds.StudyInstanceUID, ds.SeriesInstanceUID)
+    assert (i.source, i.called, i.own) == ("SCANNER", "NODE", False)
+    assert i.tags["Rows"] == 8
+    assert i.tags["HasPixelData"] is True
+    assert not {"PatientName", "PatientID", "PatientBirthDate"} & i.tags.keys()
+    (series,) = intake._index.series(ds.StudyInstanceUID)
+    assert series.instances == (i,)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEG2000Lossless],
+)
+def test_transfer_syntaxes(intake: Intake, tmp_path: Path, syntax: pydicom.uid.UID) -> None:
+    ds = _dataset(64, ProtocolName="MPRAGE")
+    if syntax.is_encapsulated:
+        ds.compress(syntax, generate_instance_uid=False)
+    data = _bytes(ds, syntax)
+    i = _take(intake, ds, data, syntax)
+    assert (tmp_path / "store" / i.path).read_bytes().endswith(data)
+    assert i.TransferSyntaxUID == syntax
+    assert i.tags["ProtocolName"] == "MPRAGE"
+    assert i.tags["PixelSpacing"] == [1.0, 1.0]
+    assert i.tags["Rows"] == 64
+    with pytest.raises(InvalidInstance):
+        _take(intake, ds, data[:-10], syntax)
+
+
+def test_an_explicit_dataset_under_an_implicit_context_is_read(intake: Intake) -> None:
+    ds = _dataset()
+    assert _take(intake, ds, _bytes(ds), ImplicitVRLittleEndian).tags["Modality"] == "MR"
+
+
+def test_truncation_is_seen_wherever_it_is(intake: Intake) -> None:
+    ds = _dataset(AnatomicRegionSequence=[_code("69536005")], RequestAttributesSequence=[Dataset()])
+    for element in ("AnatomicRegionSequence", "RequestAttributesSequence"):
+        ds[element].is_undefined_length = True
+        ds[element].value[0].is_undefined_length_sequence_item = True
+    ds.compress(RLELossless, generate_instance_uid=False)
+    data = _bytes(ds, RLELossless)
+    whole = {len(data)}
+    at = 0
+    for element in ds:  # cutting exactly between two elements of the header cannot be seen but by what is missing
+        one = Dataset()
+        one.add(element)
+        at += len(_bytes(one, RLELossless))
+        whole.add(at)
+    for end in range(0, len(data)):
+        if end not in whole:
+            with pytest.raises(InvalidInstance):
+                _take(intake, ds, data[:end], RLELossless)
+    assert list(intake._files.walk()) == []
+    _take(intake, ds, data, RLELossless)
+
+
+def _code(value: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", "Head"
+    return item
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"GARBAGE!" * 100, b"\xff" * 300, zlib.compress(b"x")])
+def test_what_is_not_dicom_is_refused(intake: Intake, data: bytes) -> None:
+    for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian):
+        with pytest.raises(InvalidInstance):
+            _take(intake, _dataset(), data, syntax)
+
+
+def test_padding_behind_the_dataset_is_taken(intake: Intake) -> None:
+    ds = _dataset()
+    _take(intake, ds, _bytes(ds) + b"\0" * 2)
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SOPClassUID"])
+def test_command_and_dataset_must_agree(intake: Intake, keyword: str) -> None:
+    with pytest.raises(InvalidInstance, match=f"differ in {keyword}"):
+        _take(intake, _dataset(), **{keyword: "1.2.3"})
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("bad", [b"../../etc", b"", b"1.2/../3", b"\xe9"])
+def test_uids_that_are_none_in_the_dataset(intake: Intake, tmp_path: Path, keyword: str, bad: bytes) -> None:
+    ds = _dataset()
+    good = ds[keyword].value.encode()
+    good += b"\0" * (len(good) % 2)
+    data = _bytes(ds).replace(good, bad + b"\0" * (len(good) - len(bad)))
+    with pytest.raises(InvalidInstance, match=keyword):
+        _take(intake, ds, data)
+    assert list(intake._files.walk()) == []
+    assert [p.name for p in tmp_path.iterdir() if p.name == "etc"] == []
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SOPClassUID"])
+def test_uids_that_are_none_in_the_command(intake: Intake, keyword: str) -> None:
+    with pytest.raises(InvalidInstance, match=rf"{keyword} '\.\./\.\./etc' is not a valid UID"):
+        _take(intake, _dataset(), **{keyword: "../../etc"})
+
+
+def test_leading_zeros_of_old_scanners_are_taken(intake: Intake) -> None:
+    ds = _dataset()
+    series = ds.SeriesInstanceUID
+    odd = ("2.16.124.113543.6006.99.0897" + "5" * 64)[: len(series)]
+    i = _take(intake, ds, _bytes(ds).replace(series.encode(), odd.encode()))
+    assert i.SeriesInstanceUID == odd
+
+
+def test_the_same_again_changes_nothing(intake: Intake, tmp_path: Path) -> None:
+    ds = _dataset()
+    file = tmp_path / "store" / _take(intake, ds).path
+    before = file.stat()
+    study = intake._index.study(ds.StudyInstanceUID)
+    _take(intake, ds)
+    assert file.stat().st_ino == before.st_ino
+    assert intake._index.study(ds.StudyInstanceUID) == study
+
+
+def test_other_content_under_the_uid_is_a_conflict(intake: Intake, tmp_path: Path) -> None:
+    ds = _dataset()
+    file = tmp_path / "store" / _take(intake, ds).path
+    before = file.read_bytes()
+    for other in (_dataset(EchoTime=3), _dataset(StudyInstanceUID="1.2.3"), _dataset(SeriesInstanceUID="1.2.3")):
+        with pytest.raises(InstanceConflict):
+            _take(intake, other)
+    assert file.read_bytes() == before
+    assert len(list(intake._files.walk())) == 1
+    assert "other content" in intake._index.notes(ds.StudyInstanceUID)[0]
+
+
+def test_a_lost_file_is_healed_by_the_same_again(intake: Intake, tmp_path: Path) -> None:
+    file = tmp_path / "store" / _take(intake, _dataset()).path
+    file.unlink()
+    _take(intake, _dataset())
+    assert file.exists()
+
+
+def test_many_threads_and_two_contents_of_one_uid(intake: Intake, tmp_path: Path) -> None:
+    contents = [_bytes(_dataset(EchoTime=n)) for n in (1, 2)]
+    ds = _dataset()
+    answers: list[str] = []
+    start = threading.Barrier(8)
+
+    def take(n: int) -> None:
+        start.wait(10)
+        try:
+            _take(intake, ds, contents[n % 2])
+            answers.append(f"taken {n % 2}")
+        except InstanceConflict:
+            answers.append(f"conflict {n % 2}")
+
+    threads = [threading.Thread(target=take, args=(n,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    kept = 0 if "taken 0" in answers else 1
+    assert sorted(answers) == sorted([f"taken {kept}"] * 4 + [f"conflict {1 - kept}"] * 4)
+    (path,) = intake._files.walk()
+    assert (tmp_path / "store" / path).read_bytes().endswith(contents[kept])
+
+
+@pytest.mark.parametrize(
+    ("header", "own"),
+    [
+        ({"Modality": "SEG", "Manufacturer": "dicom_node"}, True),
+        ({"Modality": "SR", "Manufacturer": "dicom_node"}, True),
+        ({"Modality": "SR", "Manufacturer": "Other"}, False),
+        ({"Modality": "MR", "Manufacturer": "dicom_node"}, False),
+    ],
+)
+def test_own_results_are_known_by_their_header(intake: Intake, header: dict[str, str], own: bool) -> None:
+    assert _take(intake, _dataset(**header)).own is own
+    assert (intake._index.study(_dataset().StudyInstanceUID) is None) is own
+
+
+def test_own_results_are_known_by_contributing_equipment(intake: Intake) -> None:
+    item = Dataset()
+    item.Manufacturer = "dicom_node"
+    header = {"Modality": "SEG", "Manufacturer": "Coerced", "ContributingEquipmentSequence": [item]}
+    assert _take(intake, _dataset(**header)).own
+
+
+def test_own_results_are_known_by_their_uid(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake._index, "is_result", lambda uid: uid == _dataset().SOPInstanceUID)
+    assert _take(intake, _dataset()).own
+
+
+def test_two_patients_have_two_keys(intake: Intake) -> None:
+    keys = {_take(intake, _dataset(PatientID=p, SOPInstanceUID=f"1.2.{n}")).patient_key for n, p in enumerate("AAB")}
+    assert len(keys) == 2
+
+
+def test_no_pixel_data_is_stored_and_said(intake: Intake) -> None:
+    ds = _dataset()
+    del ds.PixelData
+    assert _take(intake, ds).tags["HasPixelData"] is False
+
+
+def test_a_failing_index_is_out_of_resources(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> bool:
+        raise OperationalError("INSERT", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as m:
+        m.setattr(intake._index, "add", fail)
+        with pytest.raises(OutOfResources):
+            _take(intake, _dataset())
+    _take(intake, _dataset())
+
+
+def test_reconcile_indexes_what_was_killed_between_file_and_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = _intake(tmp_path)
+
+    def kill(_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(killed._index, "add", kill)
+    with pytest.raises(KeyboardInterrupt):
+        _take(killed, _dataset(), source="SCANNER", called="NODE")
+    (tmp_path / "store" / "incoming" / "half.part").write_bytes(b"half")
+    intake = _intake(tmp_path)
+    assert intake.reconcile() == []
+    assert list((tmp_path / "store" / "incoming").iterdir()) == []
+    (series,) = intake._index.series(_dataset().StudyInstanceUID)
+    healed = series.instances[0]
+    assert (healed.source, healed.called) == ("SCANNER", "NODE")
+    assert healed == _take(intake, _dataset(), source="SCANNER", called="NODE")
+
+
+def test_reconcile_reports_a_row_without_a_file_once(intake: Intake, tmp_path: Path) -> None:
+    i = _take(intake, _dataset())
+    (tmp_path / "store" / i.path).unlink()
+    for _ in range(2):
+        (problem,) = intake.reconcile()
+        assert i.path in problem
+    assert intake._index.notes(i.StudyInstanceUID) == [problem]
+
+
+def test_reconcile_reports_a_file_that_cannot_be_indexed(intake: Intake, tmp_path: Path) -> None:
+    i = _take(intake, _dataset())
+    odd = (tmp_path / "store" / i.path).with_name("1.2.3.dcm")
+    odd.write_bytes(b"not DICOM")
+    copy = odd.with_name("1.2.4.dcm")
+    copy.write_bytes((tmp_path / "store" / i.path).read_bytes())
+    problems = intake.reconcile()
+    assert ["1.2.3.dcm" in p or "1.2.4.dcm" in p for p in problems] == [True, True]
+    assert odd.exists()
+
+
+def test_a_folder_is_read_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ds = _dataset()
+    (path,) = save(tmp_path / "a", [ds])
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "DICOMDIR").write_bytes(path.read_bytes())
+    assert list(read_folder(tmp_path)) == [path]
+    assert list(read_folder(path)) == [path]
+    assert "notes.txt" in capsys.readouterr().out
+    i = instance_of(path)
+    assert (i.SOPInstanceUID, i.path, i.size) == (ds.SOPInstanceUID, str(path), path.stat().st_size)
+
+
+def test_instance_of_says_which_file_is_bad(tmp_path: Path) -> None:
+    (path,) = save(tmp_path, [_dataset()])
+    whole = path.read_bytes()
+    for content in (b"no DICOM", whole[:140], whole[:-3], whole[:300]):
+        path.write_bytes(content)
+        with pytest.raises(InvalidInstance, match="IM0001"):
+            instance_of(path)
+    with pytest.raises(InvalidInstance, match="cannot be read"):
+        instance_of(tmp_path / "absent.dcm")
