@@ -382,7 +382,7 @@ def _number(header: Dataset, keyword: str, default: float = 0.0) -> float:
 
 def _image_type(header: Dataset) -> tuple[str, ...]:
     value = header.get("ImageType") or ()
-    return (value,) if isinstance(value, str) else tuple(str(v).upper() for v in value)
+    return tuple(str(v).upper() for v in ([value] if isinstance(value, str) else value))
 
 
 def _photometric(header: Dataset) -> str:
