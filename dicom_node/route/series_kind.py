@@ -23,7 +23,7 @@ SERIES_KINDS: Final = (
     "volume",  # a stack of slices of unknown contrast
     "cine",
     "localizer",
-    "derived",  # a map, a projection, a screen capture
+    "derived",  # a map, a phase image, a projection, a screen capture
     "single_image",
     "result",  # SEG, SR, RTSTRUCT
     "no_pixels",
@@ -34,7 +34,7 @@ SERIES_KINDS: Final = (
 _RESULT_MODALITIES = frozenset({"SEG", "SR", "RTSTRUCT"})
 _MAPS = frozenset(
     {"ADC", "FA", "MIP", "MINIP", "MAXIMUM", "PROJECTION IMAGE", "CBF", "CBV", "MTT", "TTP", "T1 MAP", "T2 MAP"}
-    | {"SCREEN SAVE", "SUBTRACTION", "TENSOR", "FA_MAP", "COLFA", "CSA MIP", "CSA RESAMPLED", "PHASE MAP"}
+    | {"P", "PHASE", "SCREEN SAVE", "SUBTRACTION", "TENSOR", "FA_MAP", "COLFA", "CSA MIP", "CSA RESAMPLED", "PHASE MAP"}
 )
 _FEW = 3
 """Fewer images are no stack."""
@@ -52,7 +52,10 @@ _NAMES: Final[Sequence[tuple[str, re.Pattern[str]]]] = tuple(
             r"scanogram|ubersicht\w*|reperage|localizador|localizzatore|smartbrain)(?![^\W\d_])|aahead|aascout|"
             r"aaspine|定位|位置決め|локал",
         ),
-        ("derived", rf"{_EDGE}(mip|minip|e?adc|fa|cbf|cbv|mtt|ttp|tmax|screen ?save|subtraction)(?![^\W_])"),
+        (
+            "derived",
+            rf"{_EDGE}(mip|minip|e?adc|fa|cbf|cbv|mtt|ttp|tmax|t[12]\*? ?map\w*|screen ?save|subtraction)(?![^\W_])",
+        ),
         ("dwi", rf"{_EDGE}(dwi?|dti|diff\w*|difus\w*|trace\w*|b ?[1-9]\d{{2,3}})(?![^\W_])|ep2d_diff|ep_b\d|弥散|拡散"),
         ("dynamic", rf"{_EDGE}(bold|(rs ?)?f ?mri|perf\w*|p?c?asl|dsc|dce|epfid\w*|resting)(?![^\W_])|灌注|灌流"),
         ("t2_star", rf"{_EDGE}(t2 ?\*|t2 ?star\w*|swi\w*|swan|hemo|haemo|venobold|swip)|t2\*|t2st"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from dicom_node.errors import ConfigurationError
 from dicom_node.model.routing import CODE_SEQUENCES, ROUTING_KEYWORDS
-from dicom_node.route.rules import CONDITION_KEYWORDS, Asked, Condition, Rule, glob, load_rules
+from dicom_node.route.body_part import BODY_PARTS
+from dicom_node.route.rules import CONDITION_KEYWORDS, INFERRED, Asked, Condition, Rule, glob, load_rules
+from dicom_node.route.series_kind import SERIES_KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 RULE = """
@@ -36,6 +39,13 @@ def test_the_default_file_is_valid_and_so_is_its_commented_example(tmp_path: Pat
     before = "# The smallest example"
     assert before in uncommented
     assert [r.algorithm for r in load(tmp_path, uncommented)] == ["hippocampus", "threshold_demo"]
+
+
+def test_the_default_file_documents_all_that_may_be_asked_for() -> None:
+    text = (ROOT / "config" / "routes.yaml").read_text(encoding="utf-8")
+    comments = " ".join(line for line in text.splitlines() if line.startswith("#"))
+    for word in (*INFERRED, *BODY_PARTS, *SERIES_KINDS, *Rule.__dataclass_fields__):
+        assert re.search(rf"\b{word}\b", comments), word
 
 
 HOLDS: list[tuple[str, list[Any], bool]] = [

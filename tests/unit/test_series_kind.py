@@ -29,7 +29,7 @@ NAMES = {
     "angiography": ("TOF_3D_multi-slab", "MRA head", "3D TOF"),
     "localizer": ("localizer", "Scout", "SURVEY", "3-plane loc", "AAHead_Scout_MPR", "3 Plane Localiser", "定位像",
                   "Lokalizer", "plan scan"),
-    "derived": ("ADC (10^-6 mm²/s)", "TOF_MIP_COR", "rCBF cbf"),
+    "derived": ("ADC (10^-6 mm²/s)", "TOF_MIP_COR", "rCBF cbf", "T1 map MOLLI", "T2map"),
 }  # fmt: skip
 BLANK = {**T1, "SeriesDescription": None, "StudyDescription": None}
 
@@ -77,6 +77,7 @@ def test_few_thick_t1_slices_are_no_volume() -> None:
         (T1, 2, {}, "unknown"),
         (T1, 170, {"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "derived"),
         (T1, 170, {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "t1_volume"),
+        (T1, 170, {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "derived"),
         (T1, 30, {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"}, "localizer"),
         (T1, 60, {"ImageType": ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"]}, "dwi"),
         (BLANK, 60, {"DiffusionBValue": lambda i: 1000 * (i % 2), "ScanningSequence": "EP"}, "dwi"),
