@@ -47,6 +47,7 @@ def finish(ds: Dataset, source: Source, context: Context) -> None:
         if item.get("ManufacturerModelName") == "highdicom":
             item.ContributionDateTime = day + time
     ds.ContributingEquipmentSequence.append(_equipment(context, day + time))
+    ds.add(source.patient_name)
     ds.SpecificCharacterSet = source.character_set
 
 

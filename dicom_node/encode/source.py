@@ -54,11 +54,13 @@ class Source:
     """A series without pixels.
 
     Attributes:
-        images: one dataset a slice, in the slices' order, with what the results need.
+        images: one dataset a slice, in the slices' order, with what the results need but the patient's name.
+        patient_name: kept apart from highdicom, which logs a name that it finds odd.
         character_set: Specific Character Set for the results.
     """
 
     images: tuple[Dataset, ...]
+    patient_name: DataElement
     character_set: str | list[str]
 
     @property
@@ -93,7 +95,11 @@ def read_source(headers: Sequence[Dataset], own_texts: Iterable[str], *, on_grid
             raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
     if on_grid:
         _complete_thickness(images)
-    return Source(images, _character_set(headers[0], images[0], own_texts))
+    character_set = _character_set(headers[0], images[0], own_texts)
+    patient_name = images[0]["PatientName"]
+    for image in images:
+        _add(image, "PatientName", "")
+    return Source(images, patient_name, character_set)
 
 
 def _complete_thickness(images: Sequence[Dataset]) -> None:

@@ -23,7 +23,7 @@ def assert_valid(path: Path) -> None:
     assert "Error" not in said, said
 
 
-@pytest.mark.parametrize("orientation", ["axial", "sagittal", "coronal"])
+@pytest.mark.parametrize("orientation", ["axial", "sagittal", "coronal", "oblique"])
 def test_seg_and_sr(tmp_path: Path, orientation: str) -> None:
     for result in encode_findings(findings(), headers(orientation), context(), tmp_path):
         assert_valid(result.path)

@@ -19,8 +19,10 @@ ANATOMY = Code("91723000", "SCT", "Anatomical structure")
 HIPPOCAMPUS = Code("5302003", "SCT", "Hippocampus")
 VOLUME = Code("118565006", "SCT", "Volume")
 INDEX = Code("103372001", "SCT", "Index")
-MR_HEAD = Code("241601008", "SCT", "Magnetic resonance imaging of head")
+MRI = Code("25056-3", "LN", "MRI unspecified body region")  # CID 100
 IDENTITY = AlgorithmIdentity("hippocampus", "Hippocampus", "1.2.3", "ab" * 32, "2.25.123456789")
+OBLIQUE = (0.9396926208, 0.3420201433, 0.0, -0.2961981327, 0.8137976814, -0.5)
+"""Turned by 20 degrees about the long axis, then tipped by 30 degrees."""
 SHAPE = (12, 20, 24)
 SPACING = (1.5, 0.9, 0.95)
 
@@ -28,7 +30,7 @@ SPACING = (1.5, 0.9, 0.95)
 def context(**changes: Any) -> Context:
     values: dict[str, Any] = {
         "identity": IDENTITY,
-        "procedure": MR_HEAD,
+        "procedure": MRI,
         "node_id": "node-1",
         "key": "study/series/hippocampus",
         "when": datetime(2026, 1, 5, 10, 30, 15, 250000),
@@ -45,7 +47,8 @@ def headers(
     shape: tuple[int, int, int] = SHAPE,
 ) -> list[Dataset]:
     """Slices without pixels; ``shear`` tilts the stack as a gantry does (mm a slice along the columns)."""
-    affine = plane_affine(PLANES[orientation], SPACING, (-60, -100, 80))
+    cosines = OBLIQUE if orientation == "oblique" else PLANES[orientation]
+    affine = plane_affine(cosines, SPACING, (-60, -100, 80))
     affine[:3, 0] += shear * affine[:3, 1] / np.linalg.norm(affine[:3, 1])
     datasets = slice_datasets(
         np.zeros(shape, np.uint16), affine, header={"BodyPartExamined": "BRAIN", **(header or {})}

@@ -36,7 +36,7 @@ def read_strictly(path: Path) -> Dataset:
     return ds
 
 
-@pytest.mark.parametrize("orientation", ["axial", "sagittal", "coronal"])
+@pytest.mark.parametrize("orientation", ["axial", "sagittal", "coronal", "oblique"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_mask_comes_back_where_it_was(tmp_path: Path, orientation: str, reverse: bool) -> None:
     source = headers(orientation)
@@ -64,7 +64,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-def test_no_value_comes_from_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_value_comes_from_the_clock(tmp_path: Path) -> None:
     for path in write_results(tmp_path):
         for element in read_strictly(path).iterall():
             if element.VR in ("DA", "DT") and element.value:

@@ -126,3 +126,12 @@ def test_a_report_that_says_why_not_takes_images_without_a_place_in_space(tmp_pa
         ds.NumberOfFrames = 20
     (result,) = encode_not_analysed("it has no geometry", source, context(), tmp_path)
     assert check_results([result.path], source) == []
+
+
+def test_a_name_that_highdicom_finds_odd_is_kept_and_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = headers(header={"PatientName": "Doe"})
+    paths = write_results(tmp_path, source)
+    assert all(str(pydicom.dcmread(p).PatientName) == "Doe" for p in paths)
+    assert "Doe" not in caplog.text
