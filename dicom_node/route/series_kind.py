@@ -56,7 +56,7 @@ _NAMES: Final[Sequence[tuple[str, re.Pattern[str]]]] = tuple(
             "derived",
             rf"{_EDGE}(mip|minip|e?adc|fa|cbf|cbv|mtt|ttp|tmax|t[12]\*? ?map\w*|screen ?save|subtraction)(?![^\W_])",
         ),
-        ("dwi", rf"{_EDGE}(dwi?|dti|diff\w*|difus\w*|trace\w*|b ?[1-9]\d{{2,3}})(?![^\W_])|ep2d_diff|ep_b\d|弥散|拡散"),
+        ("dwi", rf"{_EDGE}(dwi?|dti|diff\w*|difus\w*|trace\w*|b ?[1-9]\d{{2,3}})(?![^\W_])|弥散|拡散"),
         ("dynamic", rf"{_EDGE}(bold|(rs ?)?f ?mri|perf\w*|p?c?asl|dsc|dce|epfid\w*|resting)(?![^\W_])|灌注|灌流"),
         ("t2_star", rf"{_EDGE}(t2 ?\*|t2 ?star\w*|swi\w*|swan|hemo|haemo|venobold|swip)|t2\*|t2st"),
         ("angiography", rf"{_EDGE}(tof\w*|mra|cemra|mrv|angio\w*|pca|venography|fl3d1r\w*)(?![^\W_])|血管"),

@@ -125,7 +125,7 @@ def read_volume(paths: Sequence[Path]) -> Source:
     if not images:
         raise NotAnalysed("the series holds no images")
     if len(images) < len(headers):
-        notes.append(_left_out(len(headers) - len(images), "without pixels (a report or presentation state)"))
+        notes.append(_left_out(len(headers) - len(images), "no pixels (a report or presentation state)"))
     _check_one_series([ds for _, ds in images])
     _check_kind([ds for _, ds in images])
     images, scouts = _without_scouts(images)
@@ -136,7 +136,7 @@ def read_volume(paths: Sequence[Path]) -> Source:
     _check_same_plane([ds for _, ds in images])
     slices, copies = _without_copies(_sorted(images))
     if copies:
-        notes.append(_left_out(copies, "that were copies of another image"))
+        notes.append(_left_out(copies, "same position and pixels as another image"))
     affine = _affine(slices)
     array = np.empty((len(slices), int(slices[0].header.Rows), int(slices[0].header.Columns)), dtype=np.float32)
     for target, s in zip(array, slices, strict=True):
@@ -390,7 +390,7 @@ def _photometric(header: Dataset) -> str:
 
 
 def _left_out(count: int, what: str) -> str:
-    return f"{_count(count, 'instance')} {what} left out of the series"
+    return f"{_count(count, 'instance')} left out of the series: {what}"
 
 
 def _count(n: int, what: str) -> str:

@@ -205,9 +205,9 @@ def test_copies_scouts_and_objects_without_pixels_are_left_out_and_noted(tmp_pat
     assert np.array_equal(source.volume.array, pixels())
     assert len(source.headers) == SHAPE[0]
     assert source.notes == (
-        "1 instance without pixels (a report or presentation state) left out of the series",
-        "1 instance marked as localizer left out of the series",
-        "1 instance that were copies of another image left out of the series",
+        "1 instance left out of the series: no pixels (a report or presentation state)",
+        "1 instance left out of the series: marked as localizer",
+        "1 instance left out of the series: same position and pixels as another image",
     )
 
 
