@@ -5,6 +5,7 @@ report = FakeModality("127.0.0.1", 11112, called="DICOMNODE", associations=3).se
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import threading
@@ -82,6 +83,21 @@ class _Progress:
                 self.refused[uid] = Refusal(answer.Status, str(answer.get("ErrorComment", "")))
             if self.on_response is not None:
                 self.on_response()
+
+
+class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
+    """An AE that closes its connection: pynetdicom leaves that to the garbage collector where it was refused."""
+
+    connection: socket.socket | None = None
+
+    def _create_socket(self, *args: Any) -> Any:
+        wrapped = super()._create_socket(*args)
+        self.connection = wrapped.socket
+        return wrapped
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
 
 
 class FakeModality:
@@ -188,25 +204,26 @@ class FakeModality:
         )
         if len(pairs) > _MOST_CONTEXTS:
             raise ValueError(f"more than {_MOST_CONTEXTS} pairs of SOP Class and transfer syntax")
-        ae = AE(ae_title=self.calling)
+        ae = _Entity(ae_title=self.calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self.timeout
-        association = ae.associate(
-            self.host,
-            self.port,
-            contexts=[build_context(abstract, transfer) for abstract, transfer in pairs],
-            ae_title=self.called,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay)],
-        )
-        if not association.is_established:
-            how = "rejected" if association.is_rejected else "not accepted"
-            raise DeliveryError(f"the association with {self.called}@{self.host}:{self.port} was {how}")
-        try:
-            self._store(association, files, uids, progress)
-        finally:
-            if abort or not association.is_established:
-                association.abort()
-            else:
-                association.release()
+        with contextlib.closing(ae):
+            association = ae.associate(
+                self.host,
+                self.port,
+                contexts=[build_context(abstract, transfer) for abstract, transfer in pairs],
+                ae_title=self.called,
+                evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay)],
+            )
+            if not association.is_established:
+                how = "rejected" if association.is_rejected else "not accepted"
+                raise DeliveryError(f"the association with {self.called}@{self.host}:{self.port} was {how}")
+            try:
+                self._store(association, files, uids, progress)
+            finally:
+                if association.is_established and not abort:
+                    association.release()
+                else:
+                    association.abort()
         return uids
 
     def _store(self, association: Any, files: Sequence[Path], uids: Sequence[str], progress: _Progress) -> None:

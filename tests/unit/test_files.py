@@ -123,7 +123,7 @@ def test_writers_and_a_remover_of_the_same_series_at_once(tmp_path: Path) -> Non
         try:
             for n in range(15):
                 store.remove([store.write(STUDY, SERIES, f"1.{worker}.{n}", b"h", b"d")])
-        except BaseException as e:
+        except (OSError, OutOfResources) as e:
             failures.append(e)
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]

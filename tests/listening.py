@@ -1,0 +1,66 @@
+"""A listener on a free port of 127.0.0.1, with a store of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicom_node.model.instance import Instance
+from dicom_node.receive.dimse import Listener
+from dicom_node.receive.intake import Intake
+from dicom_node.settings import ReceiveSettings
+from dicom_node.store.files import FileStore
+from dicom_node.store.index import Index
+from dicom_node.store.tables import open_engine
+
+
+@dataclass(frozen=True)
+class Listening:
+    listener: Listener
+    intake: Intake
+    files: FileStore
+    index: Index
+
+    @property
+    def port(self) -> int:
+        return self.listener.port
+
+    def instances(self) -> dict[str, Instance]:
+        """Everything stored, by SOP Instance UID."""
+        studies = [s.study_uid for s in self.index.studies()]
+        return {i.SOPInstanceUID: i for uid in studies for s in self.index.series(uid) for i in s.instances}
+
+    def is_clean(self) -> bool:
+        """Whether files and rows agree and nothing is half-written."""
+        half_written = list((self.files.folder / "incoming").iterdir())
+        return not half_written and set(self.files.walk()) == self.index.paths()
+
+
+@contextlib.contextmanager
+def listening(folder: Path, **settings: Any) -> Iterator[Listening]:
+    files = FileStore(folder / "store")
+    engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
+    index = Index(engine)
+    intake = Intake(files, index)
+    values = {"port": 0, "disk_reserve_mb": 0, **settings}
+    listener = Listener(ReceiveSettings(**values), intake)
+    listener.start()
+    try:
+        yield Listening(listener, intake, files, index)
+    finally:
+        listener.stop()
+        engine.dispose()
+
+
+def wait_for(predicate: Callable[[], bool], timeout: float = 10) -> bool:
+    """Poll until it holds; False if it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
