@@ -170,7 +170,7 @@ def _value(header: Dataset, keyword: str) -> Any:
     """The value, or None where it is absent or cannot be converted."""
     try:
         return header.get(keyword)
-    except (ValueError, TypeError, OverflowError, NotImplementedError):
+    except (ValueError, TypeError, OverflowError, LookupError, NotImplementedError):
         return None
 
 
@@ -179,7 +179,7 @@ def _text(header: Dataset, keyword: str) -> str:
     if value is None:
         return ""
     if isinstance(value, MultiValue | list | tuple):
-        return str(value[0]).strip() if value else ""
+        return "\\".join(map(str, value)).strip()
     return str(value).strip()
 
 

@@ -135,3 +135,12 @@ def test_a_name_that_highdicom_finds_odd_is_kept_and_not_logged(
     paths = write_results(tmp_path, source)
     assert all(str(pydicom.dcmread(p).PatientName) == "Doe" for p in paths)
     assert "Doe" not in caplog.text
+
+
+def test_every_identifier_of_the_patient_is_kept_however_odd(tmp_path: Path) -> None:
+    source = headers(header={"PatientID": "A 1\\B/2", "IssuerOfPatientID": "Hospital", "PatientName": "Doe^Jane^^Dr^"})
+    for path in write_results(tmp_path, source):
+        ds = pydicom.dcmread(path)
+        assert list(ds.PatientID) == ["A 1", "B/2"]
+        assert ds.IssuerOfPatientID == "Hospital"
+        assert ds.PatientName == source[0].PatientName
