@@ -230,8 +230,13 @@ def _refusal(tally: _Tally, request: Any, status: int, reason: str) -> Dataset:
     )
     answer = Dataset()
     answer.Status = status
-    # Error Comment is an LO: no backslash, at most 64 characters (PS3.7 section C.4).
-    comment = reason.replace("\\", "/").encode("ascii", "replace").decode("ascii")
+    # Error Comment is an LO: no backslash, at most 64 characters (PS3.7 section C.4). The sender knows the UID.
+    comment = (
+        reason.removeprefix(f"{request.AffectedSOPInstanceUID} ")
+        .replace("\\", "/")
+        .encode("ascii", "replace")
+        .decode("ascii")
+    )
     answer.ErrorComment = comment[:_LONGEST_COMMENT]
     return answer
 

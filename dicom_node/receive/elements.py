@@ -26,6 +26,7 @@ _PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _DEEPEST = 100
+_NOTHING = tuple(bytes(n) for n in range(1, 5))
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def outline(data: bytes, encoding: Encoding) -> Iterator[Element]:
     walker = _Walker(data, encoding)
     at = 0
     while at < len(data):
-        if len(data) - at < 8 or not any(data[at : at + 8]):
-            if any(data[at : at + 8]):
-                raise InvalidInstance("the dataset is truncated: its last bytes are no element")
+        if data[at : at + 4] in _NOTHING and not any(data[at:]):
             return
         tag, stop = walker.element(at, encoding.implicit, 0)
         yield Element(tag, at, stop)
