@@ -22,8 +22,7 @@ from dicom_node.errors import EncodeError
 
 def present_segments(findings: Findings) -> frozenset[int]:
     """The values that occur in the label map."""
-    counts = np.bincount(findings.label_map.ravel(), minlength=1)
-    return frozenset(int(v) for v in np.flatnonzero(counts) if v > 0)
+    return frozenset(s.value for s in findings.segments if (findings.label_map == s.value).any())
 
 
 def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
