@@ -123,7 +123,7 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
     seen: set[tuple[object, tuple[float, ...]]] = set()
     found: dict[str, list[str]] = {}
     for index, frame in enumerate(items(result.ds, "PerFrameFunctionalGroupsSequence"), start=1):
-        segment = _segment_number(frame)
+        segment = _segment_number(frame, result.ds)
         position = _position(frame)
         where = f"{result.name}: frame {index}"
         if segment not in numbers_known:
@@ -197,7 +197,7 @@ def _count_voxels(result: ResultFile) -> tuple[dict[int, int], list[str]]:
     counts = bits.reshape(len(frames), size).sum(axis=1, dtype=np.int64)
     voxels: dict[int, int] = {}
     for frame, count in zip(frames, counts, strict=True):
-        number = _segment_number(frame)
+        number = _segment_number(frame, result.ds)
         if isinstance(number, int):
             voxels[number] = voxels.get(number, 0) + int(count)
     return voxels, []
@@ -244,8 +244,10 @@ def _position(frame: Dataset) -> list[float]:
     return numbers((items(frame, "PlanePositionSequence") or [Dataset()])[0], "ImagePositionPatient")
 
 
-def _segment_number(frame: Dataset) -> object:
-    return value((items(frame, "SegmentIdentificationSequence") or [Dataset()])[0], "ReferencedSegmentNumber")
+def _segment_number(frame: Dataset, ds: Dataset) -> object:
+    """The frame's own, or, in a SEG of one segment, the one that all frames share."""
+    own = items(frame, "SegmentIdentificationSequence")
+    return value(own[0] if own else _shared(ds, "SegmentIdentificationSequence"), "ReferencedSegmentNumber")
 
 
 def _summed_up(problems: list[str]) -> str:

@@ -179,3 +179,16 @@ def test_findings_without_segments_give_a_report_alone(tmp_path: Path) -> None:
     objects = encode_findings(numbers, headers(), context(), tmp_path)
     assert [o.role for o in objects] == ["sr"]
     assert not any(w.startswith("No finding") for w in texts(read_strictly(objects[0].path)))
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+def test_one_segment_alone_whose_number_the_frames_share(tmp_path: Path, slices: int) -> None:
+    label_map = np.zeros(SHAPE, np.uint8)
+    label_map[3 : 3 + slices, 5:15, 5:20] = 1
+    found = findings()
+    left = replace(found.measurements[0], value=slices * 10 * 15 * 1.5 * 0.9 * 0.95 / 1000)
+    one = Findings(label_map, found.segments[:1], (left,))
+    objects = encode_findings(one, headers(), context(), tmp_path)
+    assert check_results([o.path for o in objects], headers()) == []
+    wrong = encode_findings(replace(one, measurements=(replace(left, value=9.0),)), headers(), context(), tmp_path)
+    assert any("9.000 mL" in p for p in check_results([o.path for o in wrong], headers()))
