@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import numpy.typing as npt
 import pydicom
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.utils import pixel_array
+from pydicom.tag import Tag
 from pydicom.valuerep import IS, DSdecimal, DSfloat
 
 from dicom_node.algorithm import Volume
@@ -62,11 +64,25 @@ _SAME_PLACE_DIFFERENCES: Mapping[str, str] = {
     "ImageType": "kinds of image",
     "AcquisitionNumber": "acquisitions",
 }
+_DEFER_BYTES = 4096
+_PIXEL_TAGS = tuple(Tag(k) for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 _UNITS_MODALITIES = ("CT", "PT")
 
 
-_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "InstanceNumber")
-_PIXELS = (
+# What is read of each header; all of it is converted when the file is opened, so that a spoilt value shows there.
+_IDENTITY = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "PhotometricInterpretation",
+)
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_NUMBERS = (
+    "InstanceNumber",
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -77,6 +93,8 @@ _PIXELS = (
     "RescaleSlope",
     "RescaleIntercept",
 )
+# What pydicom raises on a header that was damaged.
+_HEADER_ERRORS = (ValueError, TypeError, NotImplementedError, BytesLengthException, struct.error)
 
 
 @dataclass(frozen=True)
@@ -141,20 +159,27 @@ def read_volume(paths: Sequence[Path]) -> Source:
     array = np.empty((len(slices), int(slices[0].header.Rows), int(slices[0].header.Columns)), dtype=np.float32)
     for target, s in zip(array, slices, strict=True):
         _fill(target, s)
+        for tag in _PIXEL_TAGS:
+            s.header.pop(tag, None)
     volume = Volume(array, affine, _tags(slices[0].header))
     return Source(volume, tuple(s.header for s in slices), tuple(notes))
 
 
 def _read_header(path: Path) -> Dataset:
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, EOFError, OSError, ValueError) as e:
+        # Pixels stay on disk until they are asked for: one pass over headers that may hold hundreds of elements.
+        header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+    except (InvalidDicomError, EOFError, OSError, *_HEADER_ERRORS) as e:
         raise NotAnalysed(f"an image of the series cannot be read ({type(e).__name__})") from e
-    for keyword in (*_GEOMETRY, *_PIXELS, *TAGS):
+    for keyword in (*_IDENTITY, *_GEOMETRY, *_NUMBERS, *_SAME_PLACE_DIFFERENCES, *TAGS):
         try:
-            header.get(keyword)  # pydicom converts a value when it is first asked for
-        except (ValueError, TypeError) as e:
+            value = header.get(keyword)  # pydicom converts a value when it is first asked for
+            if keyword in _NUMBERS:
+                _number(header, keyword)
+        except _HEADER_ERRORS as e:
             raise NotAnalysed(f"the header of an image holds an invalid {dictionary_description(keyword)}") from e
+        if keyword in _IDENTITY and isinstance(value, MultiValue):
+            raise NotAnalysed(f"the header of an image holds an invalid {dictionary_description(keyword)}")
     return header
 
 
@@ -163,7 +188,7 @@ def _is_image(header: Dataset) -> bool:
     if "Rows" in header and "Columns" in header:
         return True
     sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
-    if "Image Storage" in pydicom.uid.UID(sop_class).name:
+    if "Image Storage" in pydicom.uid.UID(str(sop_class)).name:
         raise NotAnalysed("an image of the series is incomplete")
     return False
 
@@ -312,13 +337,17 @@ def _check_gaps(gaps: npt.NDArray[np.float64], typical: float, tolerance: float)
 def _stored(s: _Slice) -> npt.NDArray[Any]:
     """Stored values of one image, decoded, shape (rows, columns); unused high bits (overlays) cleared by pydicom."""
     header = s.header
+    on_disk = {tag: header.get_item(tag, keep_deferred=True) for tag in _PIXEL_TAGS if tag in header}
     try:
-        values: npt.NDArray[Any] = pixel_array(s.path, raw=True)
+        values: npt.NDArray[Any] = pixel_array(header, raw=True)
     except AttributeError as e:
         raise NotAnalysed("an image of the series has no pixel data") from e
     # Decoders are third-party plug-ins; what they raise on spoilt data is one of these.
     except (ValueError, RuntimeError, NotImplementedError, EOFError, OSError, KeyError, IndexError, TypeError) as e:
         raise NotAnalysed("the pixel data of an image are damaged, incomplete or compressed in an unknown way") from e
+    finally:
+        for tag, element in on_disk.items():
+            header[tag] = element  # let go of the bytes, which are read again if asked for again
     if values.shape != (int(header.Rows), int(header.Columns)):
         raise NotAnalysed("the pixel data of an image do not have the size that its header says")
     return values

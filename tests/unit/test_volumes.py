@@ -137,7 +137,8 @@ def test_real_head_is_read_as_highdicom_reads_it() -> None:
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 def test_compressed_pixels_are_decoded(tmp_path: Path, syntax: str, dtype: type) -> None:
-    array = pixels((3, 32, 36)).astype(dtype)  # OpenJPEG takes no smaller images
+    # Noise, so that each image is larger compressed than what is read with the header.
+    array = np.random.default_rng(0).integers(0, 4096, (3, 64, 66)).astype(dtype)
     if dtype is np.int16:
         array -= 1000
 
@@ -298,8 +299,9 @@ def test_what_is_no_regular_grid_says_why(tmp_path: Path, spoil: Callable[[list[
         read_volume(written(tmp_path, spoil))
 
 
-def test_a_truncated_file_says_why(tmp_path: Path) -> None:
-    paths = written(tmp_path)
+@pytest.mark.parametrize("shape", [SHAPE, (4, 64, 66)], ids=["small", "large"])
+def test_a_truncated_file_says_why(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    paths = written(tmp_path, array=np.ones(shape, dtype=np.uint16))
     whole = paths[2].read_bytes()
     paths[2].write_bytes(whole[:-50])
     with pytest.raises(NotAnalysed, match=r"damaged, incomplete|cannot be read"):
@@ -317,6 +319,28 @@ def test_a_number_that_is_none_says_which(tmp_path: Path) -> None:
     paths[0].write_bytes(paths[0].read_bytes().replace(b"12.75 ", b"12.x5 "))
     with pytest.raises(NotAnalysed, match="invalid Echo Time"):
         read_volume(paths)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_to_a_header_reads_or_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.WARN)
+    paths = written(tmp_path, array=pixels((3, 10, 12)), header={"EchoTime": "2.5", "SeriesDescription": "T1"})
+    whole = paths[0].read_bytes()
+    header = len(whole) - 240
+    chance = random.Random(0)
+    damaged = [whole[:cut] for cut in range(130, header, 20)]
+    for _ in range(250):
+        changed = bytearray(whole)
+        changed[chance.randrange(132, header)] = chance.randrange(256)
+        damaged.append(bytes(changed))
+    refused = 0
+    for data in damaged:
+        paths[0].write_bytes(data)
+        try:
+            read_volume(paths)
+        except NotAnalysed:
+            refused += 1
+    assert refused > len(damaged) / 3
 
 
 def test_no_files_and_no_images(tmp_path: Path) -> None:
