@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -25,12 +26,15 @@ from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import open_engine
-from dicom_node.workflow import study
+from dicom_node.workflow import analyse, deliver, study
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
 _RETENTION_SECONDS = 3600
 _POLL_SECONDS = 0.1
 _DELIVERIES_AT_ONCE = 2  # for each destination
+
+# Imported to be registered with the engine, which finds a workflow by its name.
+WORKFLOWS = (study.study_workflow, analyse.analyse_workflow, deliver.deliver_workflow)
 
 _logger = log.get("node")
 
@@ -113,6 +117,7 @@ class Node:
             "log_level": "WARNING",
         }
         DBOS(config=config)
+        logging.getLogger("dbos").handlers.clear()  # its lines go where ours go, in our format
         DBOS.launch()
         at_once = {"study": 1, "analyse": self.services.pool.size + 1}
         # One run more than there are workers: it is encoded while the next one is inferred.

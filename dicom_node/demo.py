@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import socket
 import subprocess
@@ -195,7 +196,9 @@ def _report(
         elif run.state == RunState.DONE:
             missing.append("SEG")
         _print_run(console, view)
-    (out / "summary.json").write_text(json.dumps({"studies": studies}, indent=2), encoding="utf-8")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    summary = {"research_use_only": True, "studies": studies, "node_peak_memory_mb": round(memory, 1)}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     for what in missing:
         console.print(f"[red]missing: {what}[/red]")
     if not missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,9 +52,13 @@ def configure(log_format: LogFormat = "auto", file: Path | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # Libraries print datasets and peers' data at lower levels: that would put patient data in the log.
-    for name in ("pydicom", "pynetdicom", "highdicom", "dbos", "apscheduler", "urllib3"):
+    # Libraries' lower levels, and pydicom's warnings, repeat header values: that would put patient data in the log.
+    for name in ("pynetdicom", "dbos", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("pydicom", "highdicom"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is no news
+    warnings.filterwarnings("ignore", module="pydicom")
 
 
 def get(name: str) -> Any:

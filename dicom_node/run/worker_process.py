@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -121,6 +121,7 @@ def _analyse(function: AlgorithmFunction, paths: list[Path], out: Path, device: 
         raise AlgorithmError(f"the algorithm returned {type(findings).__name__}, not Findings")
     if findings.label_map.shape != source.volume.array.shape:
         raise AlgorithmError("the algorithm's label map is not on the grid of the series")
+    findings = replace(findings, notes=(*findings.notes, *source.notes))
     save_findings(findings, out)
     order = [str(h.filename) for h in source.headers]
     measurements = [{**asdict(m), "flag": m.flag} for m in findings.measurements]

@@ -93,7 +93,7 @@ class Runs:
         if c is None:
             with self.engine.begin() as own:
                 return self.set_state(run_id, state, reason, own)
-        old = RunState(c.scalar(sa.select(t.runs.c.state).where(t.runs.c.run_id == run_id)))
+        old = RunState(c.execute(sa.select(t.runs.c.state).where(t.runs.c.run_id == run_id)).scalar_one())
         move(RUN_MOVES, old, state)
         ended = self.clock() if state in RUN_ENDED else None
         c.execute(sa.update(t.runs).where(t.runs.c.run_id == run_id).values(state=state, reason=reason, ended=ended))
@@ -165,7 +165,7 @@ class Runs:
         here = (d.run_id == run_id, d.destination == destination, d.sop_uid == sop_uid)
         now = self.clock()
         with self.engine.begin() as c:
-            old = DeliveryState(c.scalar(sa.select(d.state).where(*here)))
+            old = DeliveryState(c.execute(sa.select(d.state).where(*here)).scalar_one())
             values: dict[str, Any] = {"state": move(DELIVERY_MOVES, old, state), "error": error}
             if state in (DeliveryState.SENT, DeliveryState.PENDING, DeliveryState.FAILED):
                 values["attempts"] = d.attempts + 1

@@ -53,10 +53,12 @@ def send_step(run_id: str, to: str) -> None:
         _logger.warning("delivery_failed", run=run_id, destination=to, reason=str(e), retry=e.retryable)
         return
     for o in objects:
-        error = outcome[o.SOPInstanceUID]
-        state = DeliveryState.PENDING if error else DeliveryState.SENT
-        s.runs.set_delivery(run_id, to, o.SOPInstanceUID, state, error)
-        _logger.info("result_sent", run=run_id, destination=to, SOPInstanceUID=o.SOPInstanceUID, error=error)
+        failure = outcome[o.SOPInstanceUID]
+        state = DeliveryState.SENT
+        if failure:
+            state = DeliveryState.PENDING if failure.retryable else DeliveryState.FAILED
+        s.runs.set_delivery(run_id, to, o.SOPInstanceUID, state, failure)
+        _logger.info("result_sent", run=run_id, destination=to, SOPInstanceUID=o.SOPInstanceUID, state=state)
 
 
 @DBOS.step(name="confirm")

@@ -151,7 +151,7 @@ def test_removing_a_study_names_its_files(index):
     assert index.study("1.2.40") is None
 
 
-@pytest.mark.parametrize("uid", ["", "../../etc", "1.2.", "1..2", "01.2", "1.2/3", "1" * 65, "1.2.3\n"])
+@pytest.mark.parametrize("uid", ["", "../../etc", "1.2.", "1..2", "1.2/3", "1" * 65, "1.2.3\n"])
 def test_what_is_no_uid_makes_no_instance(uid):
     with pytest.raises(InvalidInstance, match="StudyInstanceUID"):
         instance(1, StudyInstanceUID=uid)

@@ -1,0 +1,57 @@
+"""A worker pool without processes and without torch: what the workflow's tests run algorithms with."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dicom_node.algorithm import Bundle
+from dicom_node.errors import NotAnalysed
+from dicom_node.run.findings_io import save_findings
+from dicom_node.run.registry import Algorithm
+from dicom_node.run.volumes import read_volume
+from dicom_node.settings import RunSettings
+
+MACHINE = {"device": "cpu", "device_name": "inline", "devices": 0, "threads": 1}
+
+
+class InlinePool:
+    """Has the methods of ``dicom_node.run.worker.WorkerPool``; the algorithm runs in the calling thread."""
+
+    size = 1
+
+    def __init__(self, settings: RunSettings) -> None:
+        pass
+
+    def start(self) -> dict[str, Any]:
+        return MACHINE
+
+    def warm(self, algorithms: Sequence[Algorithm]) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def run(self, algorithm: Algorithm, paths: Sequence[Path], out: Path) -> dict[str, Any]:
+        spec = importlib.util.spec_from_file_location("inline", algorithm.folder / "algorithm.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        answer: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "machine": MACHINE}
+        try:
+            source = read_volume(paths)
+            findings = module.load(Bundle(algorithm.folder, "cpu", {}))(source.volume)
+        except NotAnalysed as e:
+            return {**answer, "outcome": "not_analysed", "reason": str(e)}
+        save_findings(findings, out)
+        return {
+            **answer,
+            "outcome": "found",
+            "order": [str(h.filename) for h in source.headers],
+            "measurements": [{**asdict(m), "flag": m.flag} for m in findings.measurements],
+            "notes": list(findings.notes),
+        }
