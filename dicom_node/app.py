@@ -139,9 +139,10 @@ def remove_old(s: Services) -> int:
         waiting = row.state in (StudyState.RECEIVING, StudyState.COMPLETE)
         if row.last_arrival > limit or waiting or any(r.state not in RUN_ENDED for r in runs):
             continue
-        s.files.remove(s.index.remove_study(row.study_uid))
+        s.files.remove(s.index.study_paths(row.study_uid))
         for r in runs:
             shutil.rmtree(s.folder(r.run_id), ignore_errors=True)
+        s.index.remove_study(row.study_uid)
         removed += 1
         _logger.info("study_removed", StudyInstanceUID=row.study_uid)
     return removed

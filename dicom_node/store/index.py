@@ -159,13 +159,16 @@ class Index:
         )
         return done.rowcount == 1
 
-    def remove_study(self, study_uid: str) -> list[str]:
-        """Forget a study and its runs; returns the paths of its files, relative to the store's folder."""
+    def study_paths(self, study_uid: str) -> list[str]:
+        """The study's files, own results included, relative to the store's folder."""
+        with self.engine.connect() as c:
+            return list(c.scalars(sa.select(t.instances.c.path).where(t.instances.c.study_uid == study_uid)))
+
+    def remove_study(self, study_uid: str) -> None:
+        """Forget a study and its runs. Remove its files before: a file without a row would be indexed again."""
         with self.engine.begin() as c:
-            paths = list(c.scalars(sa.select(t.instances.c.path).where(t.instances.c.study_uid == study_uid)))
             for table in (t.instances, t.problems, t.routes, t.runs, t.studies):
                 c.execute(sa.delete(table).where(table.c.study_uid == study_uid))
-        return paths
 
     def _touch(self, c: sa.Connection, study_uid: str, now: float) -> None:
         values = {

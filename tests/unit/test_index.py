@@ -144,11 +144,13 @@ def test_the_digest_of_inputs_knows_no_order(index):
     assert digest_of_inputs(some) != digest_of_inputs(some[:-1])
 
 
-def test_removing_a_study_names_its_files(index):
+def test_a_study_is_forgotten_after_its_files_are_named(index):
     index.add(instance(1))
     index.add(instance(2))
-    assert sorted(index.remove_study("1.2.40")) == ["instances/1.dcm", "instances/2.dcm"]
+    assert sorted(index.study_paths("1.2.40")) == ["instances/1.dcm", "instances/2.dcm"]
+    index.remove_study("1.2.40")
     assert index.study("1.2.40") is None
+    assert not index.study_paths("1.2.40")
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc", "1.2.", "1..2", "1.2/3", "1" * 65, "1.2.3\n"])
