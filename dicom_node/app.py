@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
 from dicom_node import log
+from dicom_node.errors import ConfigurationError
 from dicom_node.model.states import RUN_ENDED, StudyState
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
@@ -68,48 +74,74 @@ class Node:
         self.services = open_services(settings)
         self.intake = Intake(self.services.files, self.services.index)
         self.listener = Listener(settings.receive, self.intake)
-        self._scheduler = BackgroundScheduler(
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        )
+        self._started = ExitStack()
 
     def start(self) -> None:
         """Start everything; the listener comes last, when what it acknowledges can be worked on.
 
         Raises:
-            ConfigurationError: the device, the port or another setting cannot be had.
+            ConfigurationError: another node uses the data folder, or the device or the port cannot be had; what
+                had been started is stopped again.
         """
         s = self.services
-        machine = s.pool.start()
-        self._launch_engine(s.engine)
-        for problem in self.intake.reconcile():
-            _logger.error("store_problem", problem=problem)
-        bind(s)
-        routed = [s.algorithms[name] for name in sorted({r.algorithm for r in s.rules})]
-        threading.Thread(target=s.pool.warm, args=(routed,), daemon=True, name="warm-up").start()
-        self._scheduler.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
-        if s.settings.retention.keep_days:
-            self._scheduler.add_job(remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s,))
-        self._scheduler.start()
-        self.listener.start()
+        with ExitStack() as started:
+            started.callback(s.engine.dispose)
+            started.enter_context(_only_node(s.settings.data_dir))
+            started.callback(s.pool.stop)
+            machine = s.pool.start()
+            started.callback(s.client.destroy)
+            for problem in self.intake.reconcile():
+                _logger.error("store_problem", problem=problem)
+            bind(s)
+            started.callback(bind, None)
+            started.callback(DBOS.destroy, workflow_completion_timeout_sec=0)
+            self._launch_engine(s.engine)
+            routed = [s.algorithms[name] for name in sorted({r.algorithm for r in s.rules})]
+            threading.Thread(target=s.pool.warm, args=(routed,), daemon=True, name="warm-up").start()
+            started.callback(self._start_ticks().shutdown)
+            started.callback(self.listener.stop)
+            self.listener.start()
+            self._started = started.pop_all()
         _logger.info("node_started", ae_title=s.settings.receive.ae_title, port=self.listener.port, **machine)
 
     def stop(self) -> None:
-        """Stop listening and working. What was acknowledged goes on at the next start."""
-        self.listener.stop()
-        self._scheduler.shutdown(wait=True)
-        DBOS.destroy(workflow_completion_timeout_sec=0)
-        self.services.pool.stop()
-        self.services.client.destroy()
-        bind(None)
-        self.services.engine.dispose()
+        """Take down a node within a process that goes on; only when nothing is under way."""
+        self._started.close()
         _logger.info("node_stopped")
+
+    def serve(self) -> NoReturn:
+        """Start, work until SIGTERM or SIGINT, and end the process.
+
+        Instances that are being received are finished; a run that is under way is not waited for, nor marked as
+        failed: like one that was killed, it goes on at the next start.
+
+        Raises:
+            ConfigurationError: as ``start``.
+        """
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        self.start()
+        stopped.wait()
+        self.listener.stop()
+        _logger.info("node_stopped")
+        logging.shutdown()
+        os._exit(0)
+
+    def _start_ticks(self) -> BackgroundScheduler:
+        s = self.services
+        ticks = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+        ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
+        if s.settings.retention.keep_days:
+            ticks.add_job(remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s,))
+        ticks.start()
+        return ticks
 
     def _launch_engine(self, engine: sa.Engine) -> None:
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_engine": engine,
-            # Unique for each process of several, stable across its restarts: recovery goes by it.
-            "executor_id": os.environ.get("DICOM_NODE_EXECUTOR", socket.gethostname()),
+            "executor_id": self._executor(),
             "application_version": APPLICATION_VERSION,
             "serializer": DBOSPortableJSONSerializer(),
             "use_listen_notify": False,
@@ -128,6 +160,29 @@ class Node:
             partition_worker_concurrency=_DELIVERIES_AT_ONCE,
             polling_interval_sec=_POLL_SECONDS,
         )
+
+    def _executor(self) -> str:
+        """Who takes up again what was pending: unique among the nodes on one database, the same after a restart.
+
+        A container's host name changes when it is made anew; the only node of a SQLite file keeps its own name.
+        """
+        one_of_several = socket.gethostname() if self.services.settings.database_url else "only"
+        return f"{self.services.settings.node_id}/{one_of_several}"
+
+
+@contextmanager
+def _only_node(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder for this process; the lock goes with the process, however that ends.
+
+    Raises:
+        ConfigurationError: another node holds it.
+    """
+    with (data_dir / "node.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise ConfigurationError(f"data_dir: another node is running on {data_dir}") from e
+        yield
 
 
 def remove_old(s: Services) -> int:

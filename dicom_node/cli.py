@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -76,15 +74,9 @@ def serve(config: Config = None) -> None:
     settings = settings_of(config)
     log.configure(settings.log_format)
     try:
-        node = Node(settings)
-        node.start()
+        Node(settings).serve()
     except NodeError as e:
         stop(str(e), 2)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
-    node.stop()
 
 
 @app.command()

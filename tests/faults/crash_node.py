@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,14 +47,15 @@ def main() -> None:
 
     app.WorkerPool = InlinePool  # type: ignore[misc,assignment]
     log.configure("json")
-    node = app.Node(load_settings(Path(sys.argv[1])))
-    node.start()
-    sys.stdout.write(f"{node.listener.port}\n")
-    sys.stdout.flush()
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    stopped.wait()
-    node.stop()
+    start = app.Node.start
+
+    def start_and_tell(node: app.Node) -> None:
+        start(node)
+        sys.stdout.write(f"{node.listener.port}\n")
+        sys.stdout.flush()
+
+    app.Node.start = start_and_tell  # type: ignore[method-assign]
+    app.Node(load_settings(Path(sys.argv[1]))).serve()
 
 
 if __name__ == "__main__":

@@ -149,3 +149,21 @@ def test_images_acknowledged_before_a_kill_are_there_after_it(tmp_path, head):
         engine = open_engine(f"sqlite:///{tmp_path / 'n' / 'data' / 'node.sqlite'}")
         assert Index(engine).count(Index(engine).studies()[0].study_uid) == len(head)
         engine.dispose()
+
+
+def test_a_node_that_is_stopped_politely_goes_on_with_its_run_at_the_next_start(tmp_path, head):
+    with FakePacs() as pacs:
+        settings = settings_file(tmp_path / "n", pacs.port)
+        algorithm = tmp_path / "n" / "algorithms" / "threshold_demo" / "algorithm.py"
+        quick = algorithm.read_text()
+        algorithm.write_text(quick.replace("    return bright\n", "    import time; time.sleep(3); return bright\n"))
+        with CrashNode(settings) as node:
+            send_to(node.port, head)
+            until(lambda: finished_run(settings) == [RunState.RUNNING])
+            node.stop()
+        assert finished_run(settings) == [RunState.RUNNING]
+        algorithm.write_text(quick)
+        with CrashNode(settings) as node:
+            until(lambda: finished_run(settings) == [RunState.DONE])
+            node.stop()
+        assert len(pacs.received) == 2

@@ -14,7 +14,7 @@ import yaml
 
 from dicom_node import app
 from dicom_node.deliver.dimse import send
-from dicom_node.errors import WorkerDied
+from dicom_node.errors import ConfigurationError, WorkerDied
 from dicom_node.model.states import DeliveryState, RunState, StudyState
 from dicom_node.run.registry import DEFAULT_FOLDER
 from dicom_node.settings import Destination, load_settings
@@ -22,6 +22,7 @@ from dicom_node.store.runs import RunRow
 from dicom_node.testing.fake_pacs import FakePacs
 from dicom_node.testing.phantom_head import write_head, write_localizer, write_two_patients
 from dicom_node.workflow import analyse
+from dicom_node.workflow.services import bind
 from tests.faults.inline_pool import InlinePool
 
 ROUTES = """
@@ -250,3 +251,19 @@ def test_old_studies_go_and_what_is_under_way_stays(site, head, tmp_path):
     assert not site.s.index.studies()
     assert not site.s.folder(run.run_id).exists()
     assert not list(site.s.files.walk())
+
+
+def test_a_second_node_on_the_same_data_does_not_start(site):
+    with pytest.raises(ConfigurationError, match="another node is running on"):
+        app.Node(site.s.settings).start()
+    assert site.s.index.studies() == []
+
+
+def test_a_port_that_is_taken_stops_the_start_and_what_had_been_started(tmp_path, site, monkeypatch):
+    monkeypatch.setattr(app.DBOS, "destroy", lambda **_: None)  # the engine is one a process: it is the site's
+    monkeypatch.setattr(app.Node, "_launch_engine", lambda self, engine: None)
+    receive = site.s.settings.receive.model_copy(update={"port": site.node.listener.port})
+    other = app.Node(site.s.settings.model_copy(update={"receive": receive, "data_dir": tmp_path / "other"}))
+    with pytest.raises(ConfigurationError, match=r"receive\.port: cannot listen on 127\.0\.0\.1"):
+        other.start()
+    bind(site.s)
