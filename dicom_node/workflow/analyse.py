@@ -115,6 +115,20 @@ def run_headers(s: Services, run: RunRow, answer: Mapping[str, Any]) -> list[pyd
     return read_headers([Path(p) for p in order] if order else input_paths(s, run))
 
 
+def replaced_report(s: Services, run: RunRow) -> ResultObject | None:
+    """The report of the same series' last revision, which this run's report replaces."""
+    earlier = [
+        r
+        for r in s.runs.all(run.study_uid)
+        if r.algorithm == run.algorithm and r.series_uid == run.series_uid and r.revision < run.revision
+    ]
+    for r in sorted(earlier, key=lambda r: r.revision, reverse=True):
+        for o in s.runs.results(r.run_id):
+            if o.role == "sr":
+                return o
+    return None
+
+
 @DBOS.step(name="encode")
 def encode_step(run_id: str, answer: dict[str, Any]) -> None:
     """Write the result objects. The same run makes the same bytes, whenever and wherever this is repeated."""
@@ -132,6 +146,7 @@ def encode_step(run_id: str, answer: dict[str, Any]) -> None:
             when=datetime.fromtimestamp(int(run.created)),
             series_number=s.settings.results.series_number_base + 10 * position,
             institution_name=s.settings.results.institution_name,
+            predecessor=replaced_report(s, run),
         )
         headers = run_headers(s, run, answer)
         objects: tuple[ResultObject, ...]

@@ -148,6 +148,12 @@ def test_a_late_image_makes_a_new_revision_with_new_results(site, head):
     second = site.run(RunState.DONE)
     assert (first.revision, second.revision) == (1, 2)
     assert len(site.pacs.received) == 4
+    old, new = (
+        next(o.SOPInstanceUID for o in site.s.runs.results(run.run_id) if o.role == "sr") for run in (first, second)
+    )
+    (predecessor,) = site.pacs.received[new].PredecessorDocumentsSequence
+    assert predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == old
+    assert "PredecessorDocumentsSequence" not in site.pacs.received[old]
 
 
 def test_the_same_images_again_change_nothing(site, head):

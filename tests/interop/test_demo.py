@@ -1,0 +1,78 @@
+"""``dicom-node demo``, as README tells a newcomer to run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from PIL import Image
+
+from tests.conftest import data_dir
+
+PROGRAM = Path(sys.executable).parent / "dicom-node"
+
+
+def demo(out: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [str(PROGRAM), "demo", "--out", str(out), *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((out / "summary.json").read_text())
+
+
+def assert_complete(summary: dict[str, Any], out: Path) -> dict[str, float]:
+    """Everything is there, delivered and confirmed; returns the measurements by name."""
+    (study,) = summary["studies"]
+    assert (study["algorithm"], study["state"]) == ("hippocampus", "done")
+    assert sorted(d["role"] for d in study["deliveries"]) == ["seg", "sr"]
+    assert all(d["delivered"] and d["confirmed"] for d in study["deliveries"])
+    assert {"receive", "complete", "infer", "encode", "check"} <= {s["step"] for s in study["steps"]}
+    for role in ("seg", "sr"):
+        ds = pydicom.dcmread(out / f"hippocampus_{role}.dcm")
+        assert ds.SOPInstanceUID in {d["SOPInstanceUID"] for d in study["deliveries"]}
+    with Image.open(out / "hippocampus_overlay.png") as picture:
+        red, green, blue = (channel.getextrema()[1] for channel in picture.convert("RGB").split())
+        assert picture.width > 1000
+        assert red > 200
+        assert max(green, blue) > 100
+    return {m["name"]: m["value"] for m in study["measurements"]}
+
+
+def test_the_demo_shows_the_main_job(tmp_path):
+    values = assert_complete(demo(tmp_path / "out"), tmp_path / "out")
+    for side in ("Left", "Right"):
+        assert 1.5 < values[f"{side} hippocampus volume"] < 6.5
+
+
+def test_the_demo_takes_a_real_head(tmp_path):
+    source = data_dir("brain_t1_philips_dicom")
+    values = assert_complete(demo(tmp_path / "out", "--input", str(source)), tmp_path / "out")
+    for side in ("Left", "Right"):
+        assert 2 <= values[f"{side} hippocampus volume"] <= 5.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--input", "nowhere"), "nowhere is not a folder"), (("--input", "empty"), "there is no DICOM file in empty")],
+)
+def test_a_wrong_input_is_told_in_a_sentence(tmp_path, arguments, words):
+    (tmp_path / "empty").mkdir()
+    command = [str(PROGRAM), "demo", "--out", "out", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_with_other_things_is_never_emptied(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    command = [str(PROGRAM), "demo", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "holds other things" in done.stderr
+    assert (tmp_path / "thesis.txt").exists()
