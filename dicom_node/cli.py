@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -30,7 +31,9 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-out = Console(soft_wrap=True)
+# Header values and paths may hold brackets and colons: nothing in a text is markup.
+out = Console(soft_wrap=True, markup=False, emoji=False)
+progress = Console(stderr=True, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -61,6 +64,8 @@ def print_json(value: Any) -> None:
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Options of the program itself."""
+    log.configure("console")
+    logging.getLogger().setLevel(logging.WARNING)  # whoever waits for one command's answer reads no diary
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -77,6 +82,8 @@ def serve(config: Config = None) -> None:
         Node(settings).serve()
     except NodeError as e:
         stop(str(e), 2)
+    except OSError as e:
+        stop(f"{e.filename or settings.data_dir}: {e.strerror}", 2)
 
 
 @app.command()
@@ -107,9 +114,8 @@ def run(
     from dicom_node.offline import run_offline
 
     settings = settings_of(config)
-    log.configure("console")
     try:
-        with out.status(f"running {algorithm} ..."):
+        with progress.status(f"running {algorithm} ..."):
             result = run_offline(settings, algorithm, path, out_folder)
     except NodeError as e:
         stop(str(e))
@@ -128,6 +134,8 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     if result["reason"]:
         words = {"not_analysed": "Not analysed, because ", "set_aside": "Result set aside: "}
         say(words.get(result["state"], "Failed: ") + str(result["reason"]))
+    if result["other_series"]:
+        say(f"Of {len(result['other_series']) + 1} series, {result['SeriesInstanceUID']} was taken.")
     if result["measurements"]:
         table = Table("measurement", "value", "unit", "")
         for m in result["measurements"]:
@@ -149,7 +157,7 @@ def send(
     from dicom_node.offline import send_folder
 
     try:
-        report = send_folder(path, to, calling, out)
+        report = send_folder(path, to, calling, progress)
     except NodeError as e:
         stop(str(e))
     if as_json:
@@ -172,13 +180,14 @@ def studies(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("study", "state", "revision", "images", "last arrival", "remarks")
     for r in rows:
-        remarks = "; ".join([r["reason"], *r["notes"]]).strip("; ")
-        table.add_row(
-            r["StudyInstanceUID"], r["state"], str(r["revision"]), str(r["instances"]), r["last_arrival"], remarks
-        )
-    out.print(table)
+        images = f"{r['instances']} {'image' if r['instances'] == 1 else 'images'}"
+        out.print(f"{r['StudyInstanceUID']}: {r['state']}, revision {r['revision']}, {images}, {r['last_arrival']}")
+        for remark in (r["reason"], *r["notes"]):
+            if remark:
+                out.print(f"    {remark}")
+    if not rows:
+        say("no study has come yet")
 
 
 @runs_app.command("list")
@@ -191,10 +200,17 @@ def runs_list(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("run", "algorithm", "study", "state", "reason")
     for r in rows:
-        table.add_row(r["run"], r["algorithm"], r["StudyInstanceUID"], r["state"], r["reason"])
-    out.print(table)
+        out.print(f"{r['run']}: {r['state']}, {r['algorithm']} on study {r['StudyInstanceUID']}")
+        if r["reason"]:
+            out.print(f"    {r['reason']}")
+        for m in r["measurements"]:
+            out.print(f"    {m['name']} {m['value']:.2f} {m['unit']}")
+        for d in r["deliveries"]:
+            arrived = "confirmed" if d["confirmed"] else "sent" if d["delivered"] else "not sent"
+            out.print(f"    {d['role']} to {d['destination']}: {arrived}" + (f" ({d['error']})" if d["error"] else ""))
+    if not rows:
+        say("nothing has run yet")
 
 
 @runs_app.command("show")
@@ -212,13 +228,16 @@ def runs_show(run_id: str, config: Config = None) -> None:
 @runs_app.command("retry")
 def runs_retry(run_id: str, config: Config = None) -> None:
     """Run a failed or set-aside run again; the serving node takes it up at once."""
+    from dicom_node.model.states import RUN_MOVES, RunState
     from dicom_node.workflow.analyse import retry
 
     s = services_of(config)
-    try:
-        retry(s, run_id)
-    except (LookupError, ValueError) as e:
-        stop(str(e))
+    found = s.runs.get(run_id)
+    if found is None:
+        stop(f"there is no run {run_id}; `dicom-node runs list` lists them")
+    if RunState.QUEUED not in RUN_MOVES[found.state]:
+        stop(f"run {run_id} is {found.state}: only a run that is failed or set_aside can be run again")
+    retry(s, run_id)
     say(f"run {run_id} is queued again")
 
 
@@ -239,7 +258,7 @@ def route_explain(
     for s in studies_found:
         out.print(f"study {s['StudyInstanceUID']}" + (f": refused, {s['refused']}" if s["refused"] else ""))
         for r in s["routes"]:
-            mark = "[green]runs[/green]" if r["wanted"] else "[dim]no  [/dim]"
+            mark = "runs" if r["wanted"] else "no  "
             out.print(f"  {mark} {r['algorithm']} on series {r['series_uid']} ({r['rule']}): {r['reason']}")
 
 
@@ -281,23 +300,24 @@ def check(
     for problem in problems:
         typer.echo(problem)
     if problems:
-        stop(f"{len(problems)} problems")
+        stop("1 problem" if len(problems) == 1 else f"{len(problems)} problems")
     say("sound: no problem found")
 
 
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Check settings, rules, algorithms and device, and say what would run where."""
+    from sqlalchemy import make_url
+
     from dicom_node.app import open_rules
     from dicom_node.run.registry import load_registry
     from dicom_node.run.worker import Worker
 
     settings = settings_of(config)
-    log.configure("console")
     try:
         found = load_registry(settings.run.algorithms_dir)
         rules = open_rules(settings, found)
-        with out.status("asking torch for its devices ..."):
+        with progress.status("asking torch for its devices ..."):
             worker = Worker(settings.run.device, settings.run.cpu_threads)
             worker.start()
             worker.stop()
@@ -305,7 +325,8 @@ def config_check(config: Config = None) -> None:
         stop(str(e), 2)
     machine = worker.machine
     listen = f"{settings.receive.ae_title}@{settings.receive.host}:{settings.receive.port}"
-    out.print(f"listens as {listen}; data in {settings.data_dir}; database {settings.url()}")
+    database = make_url(settings.url()).render_as_string(hide_password=True)
+    out.print(f"listens as {listen}; data in {settings.data_dir}; database {database}")
     for r in rules:
         out.print(f"rule {r.name!r}: {r.algorithm} {found[r.algorithm].manifest.version} -> {', '.join(r.deliver_to)}")
     for d in settings.destinations:
@@ -321,9 +342,14 @@ def services_of(config: Path | None) -> Any:
     """The node's state, for looking at; nothing is started."""
     from dicom_node.app import open_services
 
-    log.configure("console")
+    settings = settings_of(config)
+    if settings.database_url is None and not (settings.data_dir / "node.sqlite").is_file():
+        stop(
+            f"there is no node in {settings.data_dir} (data_dir): start one with `dicom-node serve`, or give --config",
+            2,
+        )
     try:
-        return open_services(settings_of(config))
+        return open_services(settings)
     except NodeError as e:
         stop(str(e), 2)
 

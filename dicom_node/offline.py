@@ -21,12 +21,14 @@ from dicom_node.errors import AlgorithmError, ConfigurationError
 from dicom_node.model.instance import Instance, Series
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.route.decide import decide
+from dicom_node.route.rules import Rule
 from dicom_node.run.findings_io import load_findings
 from dicom_node.run.registry import Algorithm, load_registry
 from dicom_node.run.worker import Worker
 from dicom_node.settings import Destination, Settings
 from dicom_node.store.index import digest_of_inputs
 
+_RECORD = "result.json"
 _SEND_AT_ONCE = 50
 
 
@@ -42,6 +44,8 @@ def read_series(path: Path) -> tuple[list[Series], dict[str, Path]]:
     files: dict[str, Path] = {}
     for file in read_folder(path):
         i = instance_of(file)
+        if i.SOPInstanceUID in files:
+            continue  # the same image twice: it counts once, as in a node
         grouped.setdefault(i.SeriesInstanceUID, []).append(i)
         files[i.SOPInstanceUID] = file
     if not grouped:
@@ -54,11 +58,8 @@ def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
     algorithms = load_registry(settings.run.algorithms_dir)
     rules = open_rules(settings, algorithms)
     accepts = {a.manifest.id: a.manifest.accepts.model_dump() for a in algorithms.values()}
-    by_study: dict[str, list[Series]] = {}
-    for series in read_series(path)[0]:
-        by_study.setdefault(series.StudyInstanceUID, []).append(series)
     answers = []
-    for uid, members in by_study.items():
+    for uid, members in _by_study(read_series(path)[0]).items():
         d = decide(members, rules, accepts)
         answers.append({"StudyInstanceUID": uid, "refused": d.refused, "routes": [asdict(r) for r in d.routes]})
     return answers
@@ -67,30 +68,31 @@ def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
 def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path) -> dict[str, Any]:
     """Run one algorithm on a folder: the result objects as ``*.dcm``, and ``result.json``, go to ``folder``.
 
-    Of several series the one with the most instances that the algorithm's manifest accepts is taken.
+    Of several series the best that the algorithm's manifest accepts is taken, as a node would choose it.
 
     Returns:
         what result.json holds: ``state`` (done, not_analysed, set_aside, failed), ``reason``, ``measurements``,
-        ``notes``, ``files``, ``algorithm``, ``source``, ``record``.
+        ``notes``, ``files``, ``algorithm``, ``source``, ``other_series`` (not taken), ``record``.
 
     Raises:
-        ConfigurationError: no such algorithm, no DICOM files.
+        ConfigurationError: no such algorithm, no DICOM files, two patients in a study, or ``folder`` cannot be had.
     """
     algorithms = load_registry(settings.run.algorithms_dir)
     if algorithm_id not in algorithms:
-        raise ConfigurationError(f"there is no algorithm {algorithm_id!r}; there are: {', '.join(algorithms)}")
+        raise ConfigurationError(
+            f"there is no algorithm {algorithm_id!r}; there are: {', '.join(algorithms) or 'none'}"
+        )
     algorithm = algorithms[algorithm_id]
     series, files = read_series(path)
-    chosen = _choose(series, algorithm)
+    chosen, against = _choose(series, algorithm)
     paths = [files[i.SOPInstanceUID] for i in chosen.instances]
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.dcm"):
-        old.unlink()
+    _empty(folder)
     result: dict[str, Any] = {
         "algorithm": algorithm_id,
         "version": algorithm.manifest.version,
         "source": str(path.absolute()),
         "SeriesInstanceUID": chosen.SeriesInstanceUID,
+        "other_series": [s.SeriesInstanceUID for s in series if s is not chosen],
         "research_use_only": True,
         "state": "failed",
         "reason": "",
@@ -98,25 +100,86 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
         "notes": [],
         "files": [],
     }
-    worker = Worker(settings.run.device, settings.run.cpu_threads)
-    try:
-        answer = worker.call(algorithm, paths, folder / "findings")
-    except AlgorithmError as e:
-        answer = {"outcome": "failed", "reason": str(e)}
-    finally:
-        worker.stop()
+    answer: dict[str, Any] = {"outcome": "not_analysed", "reason": against}
+    if not against:
+        worker = Worker(settings.run.device, settings.run.cpu_threads)
+        try:
+            answer = worker.call(algorithm, paths, folder / "findings")
+        except AlgorithmError as e:
+            answer = {"outcome": "failed", "reason": str(e)}
+        finally:
+            worker.stop()
     result["reason"] = answer.get("reason", "")
     result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
     if answer["outcome"] != "failed":
         result |= _encode(settings, algorithm, chosen, paths, answer, folder)
-    (folder / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 
-def _choose(series: Sequence[Series], algorithm: Algorithm) -> Series:
-    wanted = algorithm.manifest.accepts.Modality
-    fitting = [s for s in series if not wanted or s.tags.get("Modality") in wanted]
-    return max(fitting or series, key=lambda s: (len(s.instances), s.SeriesInstanceUID))
+def _choose(series: Sequence[Series], algorithm: Algorithm) -> tuple[Series, str]:
+    """The series to analyse, and an empty text; or the largest series, and why it does not suit the algorithm.
+
+    Raises:
+        ConfigurationError: two patients in one study.
+    """
+    manifest = algorithm.manifest
+    rule = Rule("run", manifest.id, (), ())
+    against: dict[str, str] = {}
+    for uid, members in _by_study(series).items():
+        decision = decide(members, [rule], {manifest.id: manifest.accepts.model_dump()})
+        if decision.refused:
+            raise ConfigurationError(f"study {uid} is not analysed: {decision.refused}")
+        against |= {r.series_uid: "" if r.wanted else r.reason for r in decision.routes}
+    known = [s for s in series if s.SeriesInstanceUID in against]
+    if not known:
+        raise ConfigurationError("there are only results of this node, which are not analysed again")
+    wanted = [s for s in known if not against[s.SeriesInstanceUID]]
+    chosen = max(wanted or known, key=lambda s: (len(s.instances), s.SeriesInstanceUID))
+    return chosen, against[chosen.SeriesInstanceUID]
+
+
+def _by_study(series: Sequence[Series]) -> dict[str, list[Series]]:
+    found: dict[str, list[Series]] = {}
+    for s in series:
+        found.setdefault(s.StudyInstanceUID, []).append(s)
+    return found
+
+
+def _empty(folder: Path) -> None:
+    """Make the folder, or remove an earlier run's results from it; nobody else's file is touched.
+
+    Raises:
+        ConfigurationError: it holds other DICOM files, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = _remembered(folder).get("files", [])
+        others = sorted(p.name for p in folder.glob("*.dcm") if p.name not in earlier)
+        if others:
+            raise ConfigurationError(
+                f"--out {folder}: holds {others[0]}, which is no result of an earlier run; give an empty or new folder"
+            )
+        for name in (_RECORD, *earlier):
+            (folder / Path(name).name).unlink(missing_ok=True)
+    except OSError as e:
+        raise ConfigurationError(f"--out {folder}: cannot be written: {e.strerror}") from e
+
+
+def _remembered(folder: Path) -> dict[str, Any]:
+    """The folder's result.json; empty where there is none.
+
+    Raises:
+        ConfigurationError: it is not what :func:`run_offline` writes.
+    """
+    record = folder / _RECORD
+    if not record.exists():
+        return {}
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        return {"source": Path(found["source"]), "files": [str(name) for name in found["files"]]}
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigurationError(f"{record}: is not what `dicom-node run` writes; remove it") from e
 
 
 def _encode(
@@ -154,14 +217,17 @@ def check_path(path: Path, source: Path | None) -> tuple[list[str], list[str]]:
     """Cross-check a folder of result objects; returns (problems, notes on what could not be checked).
 
     Raises:
-        ConfigurationError: there is no result in the folder.
+        ConfigurationError: there is no result in the folder, no such source, or result.json is unreadable.
     """
-    if not path.is_dir() or not any(path.glob("*.dcm")):
+    if not path.is_dir():
+        raise ConfigurationError(f"{path} is not a folder")
+    if not any(path.glob("*.dcm")):
         raise ConfigurationError(f"there is no result object (*.dcm) in {path}")
-    record = path / "result.json"
-    if source is None and record.is_file():
-        remembered = Path(json.loads(record.read_text(encoding="utf-8"))["source"])
-        source = remembered if remembered.exists() else None
+    if source is not None and not source.exists():
+        raise ConfigurationError(f"--source {source} does not exist")
+    if source is None:
+        remembered = _remembered(path).get("source")
+        source = remembered if remembered is not None and remembered.exists() else None
     found = check_folder(path, source)
     notes = [line for line in found if line.startswith(NOTE)]
     return [line for line in found if line not in notes], notes
@@ -180,9 +246,13 @@ def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str
     try:
         title, address = to.split("@")
         host, port = address.rsplit(":", 1)
-        destination = Destination(name="cli", ae_title=title, host=host, port=int(port))
+        destination = Destination(name="destination", ae_title=title, host=host, port=int(port))
     except ValueError as e:
-        raise ConfigurationError(f"--to {to!r}: must be AET@HOST:PORT, for example NODE@127.0.0.1:11112") from e
+        raise ConfigurationError(
+            f"--to {to!r}: must be AET@HOST:PORT, for example DICOMNODE@127.0.0.1:11112 (AET: 1 to 16 characters)"
+        ) from e
+    if not 1 <= len(calling.strip()) <= 16 or not calling.isascii() or not calling.isprintable():
+        raise ConfigurationError(f"--from {calling!r}: must be an AE title: 1 to 16 ASCII characters")
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
     files = list(read_folder(path))
@@ -190,7 +260,8 @@ def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str
         raise ConfigurationError(f"there is no DICOM file in {path}")
     outcome: dict[str, str] = {}
     batches = [files[i : i + _SEND_AT_ONCE] for i in range(0, len(files), _SEND_AT_ONCE)]
-    for batch in track(batches, description=f"sending {len(files)} files", console=console, transient=True):
+    what = f"sending {len(files)} files"
+    for batch in track(batches, what, console=console, transient=True, disable=not console.is_terminal):
         outcome |= send(destination, calling, batch)
     accepted = [uid for uid, error in outcome.items() if not error]
     return {"accepted": accepted, "refused": {uid: error for uid, error in outcome.items() if error}}

@@ -6,6 +6,7 @@ Secrets never stand in the file: they come from the environment or from a file t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,9 +191,23 @@ def _explain(where: str, error: ValidationError) -> str:
     lines = []
     for e in error.errors():
         key = ".".join(str(part) for part in e["loc"]) or "(whole file)"
-        got = "" if e["type"] in ("missing", "extra_forbidden") else f" (got {e['input']!r})"
+        if e["type"] == "extra_forbidden":
+            lines.append(f"{where}: {key}: there is no such key; accepted: {', '.join(_keys_beside(e['loc']))}")
+            continue
+        got = "" if e["type"] == "missing" else f" (got {e['input']!r})"
         lines.append(f"{where}: {key}: {e['msg']}{got}")
     return "\n".join(lines)
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys that the section of an unknown key has."""
+    section: type[BaseModel] = Settings
+    for part in loc[:-1]:
+        if part == "destinations":
+            section = Destination
+        elif isinstance(part, str):
+            section = type(section.model_fields[part].default)
+    return section.model_fields
 
 
 def _check_border(where: str, settings: Settings) -> None:

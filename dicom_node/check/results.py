@@ -64,7 +64,7 @@ def check_folder(results: Path, sources: Path | None = None) -> list[str]:
 
     Args:
         results: the folder with ``seg.dcm`` and ``sr.dcm``.
-        sources: a folder with the source images at any depth; None: what needs them is left out.
+        sources: a folder with the source images at any depth, or one such image; None: what needs them is left out.
 
     Returns:
         Problems as :func:`check_results` gives them, and lines that start with :data:`NOTE`.
@@ -165,9 +165,9 @@ def _referenced_series(paths: Sequence[Path]) -> set[str]:
     return wanted - own
 
 
-def _headers(folder: Path) -> Iterator[Dataset]:
+def _headers(sources: Path) -> Iterator[Dataset]:
     """The image headers below a folder; the node's own objects and what is no DICOM are passed over."""
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in [sources] if sources.is_file() else sorted(p for p in sources.rglob("*") if p.is_file()):
         try:
             ds = pydicom.dcmread(path, stop_before_pixels=True)
         except InvalidDicomError:

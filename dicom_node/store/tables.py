@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, String, Text
 
+from dicom_node.errors import ConfigurationError
+
 metadata = sa.MetaData()
 
 studies = sa.Table(
@@ -118,7 +120,22 @@ def open_engine(url: str) -> sa.Engine:
     """Open the database and make what tables are missing.
 
     SQLite runs with a write-ahead log, synchronous=FULL (a commit is on the disk) and a 30 s busy timeout.
+
+    Raises:
+        ConfigurationError: the URL is none, its driver is not installed, or the database cannot be opened.
     """
+    try:
+        return _open(url)
+    except sa.exc.ArgumentError as e:
+        raise ConfigurationError("database_url: must be a URL such as postgresql+psycopg://user@host/name") from e
+    except ModuleNotFoundError as e:
+        raise ConfigurationError(f"database_url: the driver {e.name} is not installed") from e
+    except sa.exc.DBAPIError as e:
+        where = sa.make_url(url).render_as_string(hide_password=True)
+        raise ConfigurationError(f"the database {where} cannot be opened: {e.orig}") from e
+
+
+def _open(url: str) -> sa.Engine:
     if not url.startswith("sqlite"):
         engine = sa.create_engine(url, pool_pre_ping=True)
         metadata.create_all(engine)

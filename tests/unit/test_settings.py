@@ -92,8 +92,8 @@ def test_an_unknown_destination_names_the_known(tmp_path: Path) -> None:
     [
         pytest.param({"receive": {"port": "many"}}, "receive.port", "valid integer", id="wrong type"),
         pytest.param({"receive": {"port": 70000}}, "receive.port", "less than or equal to 65535", id="out of range"),
-        pytest.param({"receive": {"prot": 104}}, "receive.prot", "not permitted", id="unknown key"),
-        pytest.param({"recieve": {"port": 104}}, "recieve", "not permitted", id="unknown section"),
+        pytest.param({"receive": {"prot": 104}}, "receive.prot", "accepted: ae_title, host, port", id="unknown key"),
+        pytest.param({"recieve": {"port": 104}}, "recieve", "accepted: node_id, data_dir", id="unknown section"),
         pytest.param({"run": {"device": "tpu"}}, "run.device", "'auto', 'cpu' or 'cuda'", id="not a choice"),
         pytest.param(
             {"complete": {"quiet_seconds": -1}}, "complete.quiet_seconds", "greater than or equal to 0", id="negative"
