@@ -81,6 +81,9 @@ def test_a_text_file_and_a_copy_in_the_folder_change_nothing(site: Path, head: P
     said = dicom_node("run", "threshold_demo", folder, "--out", site / "out", "--json")
     assert json.loads(said.stdout)["state"] == "done"
     assert "notes.txt" in said.stderr
+    dicom_node("run", "threshold_demo", head, "--out", site / "plain")
+    uids = [pydicom.dcmread(site / out / "seg.dcm").SOPInstanceUID for out in ("out", "plain")]
+    assert uids[0] == uids[1]
 
 
 def test_two_patients_in_a_study_are_never_analysed(site: Path) -> None:
