@@ -94,6 +94,8 @@ def demo(
     """Show the main job: a head is sent to a node, and its results arrive in a PACS."""
     from dicom_node.demo import run_demo
 
+    if out_folder.exists() and not out_folder.is_dir():
+        stop(f"--out {out_folder}: is not a folder")
     try:
         complete = run_demo(input_folder, out_folder)
     except NodeError as e:

@@ -17,7 +17,7 @@ from dicom_node.app import open_rules
 from dicom_node.check.results import NOTE, check_folder, check_results
 from dicom_node.deliver.dimse import send
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
-from dicom_node.errors import AlgorithmError, ConfigurationError
+from dicom_node.errors import AlgorithmError, ConfigurationError, DeliveryError
 from dicom_node.model.instance import Instance, Series
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.route.decide import decide
@@ -262,6 +262,10 @@ def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str
     batches = [files[i : i + _SEND_AT_ONCE] for i in range(0, len(files), _SEND_AT_ONCE)]
     what = f"sending {len(files)} files"
     for batch in track(batches, what, console=console, transient=True, disable=not console.is_terminal):
-        outcome |= send(destination, calling, batch)
+        try:
+            outcome |= send(destination, calling, batch)
+        except DeliveryError as e:
+            said = f"{e}; {len(outcome)} of {len(files)} files had been sent" if outcome else str(e)
+            raise DeliveryError(said, retryable=e.retryable) from e
     accepted = [uid for uid, error in outcome.items() if not error]
     return {"accepted": accepted, "refused": {uid: error for uid, error in outcome.items() if error}}

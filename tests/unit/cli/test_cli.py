@@ -239,3 +239,10 @@ def test_serve_on_a_port_that_is_taken(site: Path) -> None:
 def test_demo_on_nothing(tmp_path: Path) -> None:
     said = dicom_node("demo", "--input", tmp_path / "nowhere", "--out", tmp_path / "out", code=1)
     assert "is not a folder" in said.stderr
+    (tmp_path / "file").write_text("mine")
+    said = dicom_node("demo", "--out", tmp_path / "file", code=1)
+    assert said.stderr.strip() == f"--out {tmp_path / 'file'}: is not a folder"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("mine")
+    assert "holds other things" in dicom_node("demo", "--out", tmp_path / "folder", code=1).stderr
+    assert (tmp_path / "folder" / "file").read_text() == "mine"

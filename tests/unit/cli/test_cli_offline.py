@@ -7,11 +7,15 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from dicom_node import offline
+from dicom_node.deliver.dimse import send
+from dicom_node.settings import Destination
 from dicom_node.testing.fake_pacs import FakePacs
 from dicom_node.testing.phantom_head import write_head, write_localizer, write_two_patients
 from tests.unit.cli.conftest import dicom_node
@@ -201,3 +205,17 @@ def test_send_that_cannot_work(head: Path, tmp_path: Path) -> None:
     assert "does not exist" in dicom_node("send", tmp_path / "nowhere", "--to", to, code=1).stderr
     assert "there is no DICOM file" in dicom_node("send", tmp_path, "--to", to, code=1).stderr
     assert "must be an AE title" in dicom_node("send", head, "--to", to, "--from", "X" * 17, code=1).stderr
+
+
+def test_send_to_a_peer_that_goes_away_tells_how_far_it_came(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakePacs() as pacs:
+
+        def send_once(destination: Destination, calling: str, paths: list[Path]) -> Mapping[str, str]:
+            done = send(destination, calling, paths)
+            pacs.down()
+            return done
+
+        monkeypatch.setattr(offline, "send", send_once)
+        monkeypatch.setattr(offline, "_SEND_AT_ONCE", 5)
+        said = dicom_node("send", head, "--to", f"FAKEPACS@127.0.0.1:{pacs.port}", code=1).stderr
+    assert said.strip().endswith("is it running?; 5 of 14 files had been sent")
