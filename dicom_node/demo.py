@@ -32,6 +32,7 @@ from dicom_node.workflow.services import Services
 
 _QUIET_SECONDS = 3.0
 _LONGEST_SECONDS = 600.0
+_MARKER = ".dicom-node-demo"
 _ROUTES = Path(__file__).resolve().parents[1] / "config" / "routes.yaml"
 
 
@@ -68,10 +69,11 @@ def run_demo(input_folder: Path | None, out: Path) -> bool:
 
 def _empty(out: Path) -> None:
     """Make ``out`` an empty folder, but never empty one that is not an earlier demo's."""
-    if out.exists() and any(out.iterdir()) and not (out / "node.yaml").exists():
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).exists())):
         raise ConfigurationError(f"--out: {out} holds other things; choose an empty folder")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    (out / _MARKER).write_text("Made by `dicom-node demo`, which empties this folder when it runs again.\n")
 
 
 def _phantom(console: Console, folder: Path) -> list[Path]:

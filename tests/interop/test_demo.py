@@ -71,6 +71,7 @@ def test_a_wrong_input_is_told_in_a_sentence(tmp_path, arguments, words):
 
 def test_a_folder_with_other_things_is_never_emptied(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "node.yaml").write_text("node_id: a real one\n")
     command = [str(PROGRAM), "demo", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
