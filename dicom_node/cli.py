@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dicom_node import __version__, log
 from dicom_node.errors import ConfigurationError, NodeError
@@ -139,10 +140,12 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     if result["other_series"]:
         say(f"Of {len(result['other_series']) + 1} series, {result['SeriesInstanceUID']} was taken.")
     if result["measurements"]:
-        table = Table("measurement", "value", "unit", "")
+        table = Table("measurement", Column("value", justify="right"), "unit", box=SIMPLE)
         for m in result["measurements"]:
-            table.add_row(m["name"], f"{m['value']:.2f}", m["unit"], m["flag"] or "")
+            table.add_row(m["name"], f"{m['value']:.2f}", m["unit"])
         out.print(table)
+    for flag in (m["flag"] for m in result["measurements"] if m["flag"]):
+        out.print(f"! {flag}")
     for note in result["notes"]:
         out.print(f"- {note}")
     out.print("For research use only. Results in " + str(folder))
