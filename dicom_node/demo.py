@@ -45,7 +45,7 @@ def run_demo(input_folder: Path | None, out: Path) -> bool:
     Raises:
         NodeError: there is nothing to send, or the node cannot start.
     """
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     if input_folder is not None and not input_folder.is_dir():
         raise ConfigurationError(f"INPUT: {input_folder} is not a folder")
     _empty(out)
@@ -225,6 +225,8 @@ def _print_run(console: Console, view: dict[str, Any]) -> None:
         "to the confirmed results, less the quiet time"
     )
     for m in view["measurements"]:
-        console.print(f"  {m['name']:<60} {m['value']:9.2f} {m['unit']:<4} {m['flag'] or ''}")
+        console.print(f"  {m['name']:<60} {m['value']:9.2f} {m['unit']}")
+    for flag in (m["flag"] for m in view["measurements"] if m["flag"]):
+        console.print(f"  ! {flag}")
     for note in view["notes"]:
         console.print(f"  - {note}")
