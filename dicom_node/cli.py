@@ -65,8 +65,7 @@ def print_json(value: Any) -> None:
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Options of the program itself."""
-    log.configure("console")
-    logging.getLogger().setLevel(logging.WARNING)  # whoever waits for one command's answer reads no diary
+    log.configure("console", level=logging.WARNING)  # whoever waits for one command's answer reads no diary
     if version:
         typer.echo(__version__)
         raise typer.Exit

@@ -12,18 +12,18 @@ import structlog
 
 LogFormat = Literal["auto", "console", "json"]
 
-_chosen: tuple[LogFormat, Path | None] = ("auto", None)
+_chosen: tuple[LogFormat, Path | None, int] = ("auto", None, logging.INFO)
 
 
-def chosen() -> tuple[LogFormat, Path | None]:
+def chosen() -> tuple[LogFormat, Path | None, int]:
     """What :func:`configure` was last given: a child process logs as its parent does."""
     return _chosen
 
 
-def configure(log_format: LogFormat = "auto", file: Path | None = None) -> None:
-    """Send every log line, of libraries too, to stderr (or to ``file``) in one format."""
+def configure(log_format: LogFormat = "auto", file: Path | None = None, level: int = logging.INFO) -> None:
+    """Send every log line from ``level`` up, of libraries too, to stderr (or to ``file``) in one format."""
     global _chosen
-    _chosen = (log_format, file)
+    _chosen = (log_format, file, level)
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -52,7 +52,7 @@ def configure(log_format: LogFormat = "auto", file: Path | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     # Libraries' lower levels, and pydicom's warnings, repeat header values: that would put patient data in the log.
     for name in ("pynetdicom", "dbos", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -189,8 +189,12 @@ def load_settings(path: Path | None) -> Settings:
 
 def _explain(where: str, error: ValidationError) -> str:
     lines = []
+    in_environment = {name.upper(): name for name in os.environ}
+    file = where
     for e in error.errors():
         key = ".".join(str(part) for part in e["loc"]) or "(whole file)"
+        variable = in_environment.get("__".join(["DICOM_NODE", *(str(part).upper() for part in e["loc"])]))
+        where = f"environment variable {variable}" if variable else file
         if e["type"] == "extra_forbidden":
             lines.append(f"{where}: {key}: there is no such key; accepted: {', '.join(_keys_beside(e['loc']))}")
             continue

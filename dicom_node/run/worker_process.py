@@ -30,13 +30,20 @@ from dicom_node.run.volumes import read_volume
 SEED = 20260101
 
 
-def main(connection: Connection, device: str, threads: int, log_format: log.LogFormat, log_file: Path | None) -> None:
+def main(
+    connection: Connection,
+    device: str,
+    threads: int,
+    log_format: log.LogFormat,
+    log_file: Path | None,
+    log_level: int,
+) -> None:
     """Answer requests until the other end goes away.
 
     A request is ``(algorithm, paths, out)``; ``paths`` None only loads the algorithm. The answer is a dict with
     ``outcome``: ``"found"``, ``"not_analysed"`` (and ``reason``), ``"failed"`` (``reason``) or ``"loaded"``.
     """
-    log.configure(log_format, log_file)
+    log.configure(log_format, log_file, log_level)
     logger = log.get("worker")
     machine = _set_up(device, threads)
     loaded: dict[str, AlgorithmFunction] = {}

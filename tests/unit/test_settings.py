@@ -74,6 +74,20 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (receive.port, receive.ae_title, receive.calling_ae_titles) == (4104, "FILE", ("CT1", "MR1"))
 
 
+def test_a_wrong_value_from_the_environment_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, {"receive": {"ae_title": "FILE"}, "complete": {"quiet_seconds": -1}})
+    monkeypatch.setenv("DICOM_NODE__RECEIVE__PORT", "many")
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(file)
+
+    lines = sorted(str(raised.value).splitlines())
+    assert lines[0].startswith(f"{file}: complete.quiet_seconds")
+    assert lines[1].startswith("environment variable DICOM_NODE__RECEIVE__PORT: receive.port")
+
+
 def test_destinations_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DICOM_NODE__DESTINATIONS", '[{"name": "x", "ae_title": "X", "host": "x.example", "port": 104}]')
 
