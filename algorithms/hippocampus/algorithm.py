@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from dicom_node.algorithm import AlgorithmFunction, Bundle, Findings, NotAnalysed, Volume
+from dicom_node.algorithm import AlgorithmFunction, Bundle, Findings, Volume
 
-from . import find, fitness, networks, report, segment
+from . import contrast, find, fitness, networks, report, segment
 from .crop import crop_findings
 from .resample import LPS_TO_RAS, Grid, Image
 
@@ -20,8 +21,10 @@ def load(bundle: Bundle) -> AlgorithmFunction:
     segmenters = [_network(bundle, name) for name in sorted(bundle.weights) if name.startswith("segment")]
 
     def analyse(volume: Volume) -> Findings:
-        with torch.inference_mode():
-            return hippocampus(volume, finders, segmenters, torch.device(bundle.device))
+        # Geometry and intensities need float32; networks.predict alone chooses bfloat16.
+        device = torch.device(bundle.device)
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            return hippocampus(volume, finders, segmenters, device)
 
     return analyse
 
@@ -50,28 +53,25 @@ def hippocampus(
     head = find.find(image, finders)
     fitness.check_head(head)
     left, right = find.left_and_right(head)
-    fitness.check_places(left, right)
-    fitness.check_contrast(head)
+    left, right = fitness.check_places(left, right)
     near = (head.probability[find.HIPPOCAMPUS], head.grid)
+    sides = {
+        name: fitness.check_side(name, segment.segment(image, where.centre, name == "right", segmenters, near))
+        for name, where in (("left", left), ("right", right))
+    }
+    levels = contrast.tissues(image, head, tuple(sides.values()))
+    fitness.check_contrast(levels)
     label_map = np.zeros(volume.array.shape, np.uint8)
-    details: dict[str, Any] = {"tissue_levels": fitness.tissue_levels(head), "device": str(device)}
-    for name, where in (("left", left), ("right", right)):
-        if where is None:
-            raise NotAnalysed(f"the {name} hippocampus was not found in the images")
-        found = segment.segment(image, where.centre, name == "right", segmenters, near)
-        side = fitness.check_side(name, found)
+    details: dict[str, Any] = {"tissues": levels and asdict(levels), "device": str(device)}
+    for name, side in sides.items():
+        fitness.check_outline(name, side)
         segment.paint(label_map, grid, side, *report.PARTS[name])
         details[name] = {"centre_ras_mm": [round(float(c), 1) for c in side.centre], "certainty": side.certainty}
     both = ("left", "right")
     measurements = report.volumes(label_map, volume.voxel_volume, both)
     value = {m.name: m.value for m in measurements}
-    sizes = value["Left hippocampus volume"], value["Right hippocampus volume"]
-    measurements = (*measurements, report.asymmetry(*sizes))
+    asymmetry = report.asymmetry(value["Left hippocampus volume"], value["Right hippocampus volume"])
     notes = [report.PROTOCOL]
-    if fitness.brain_is_cut(head, grid, device):
-        notes.append("The head is not fully in the field of view: no intracranial volume, no relative volumes.")
-    else:
-        measurements = (*measurements, *report.relative(*sizes, head.intracranial))
     if max(grid.spacing) > 1.6:
         notes.append(f"Voxels of up to {max(grid.spacing):.1f} mm: volumes are less exact than from 1 mm.")
-    return Findings(label_map, report.segments(both), measurements, tuple(notes), details)
+    return Findings(label_map, report.segments(both), (*measurements, asymmetry), tuple(notes), details)

@@ -16,7 +16,7 @@ Tensor = torch.Tensor
 FIND_PATCH = (40, 56, 48)  # 4 mm
 FIND_GEOMETRY = Geometry(rotation=30, zoom=0.15, shift=5, bend=1.0, bend_cells=5)
 SEGMENT_PATCH = (32, 48, 32)  # 1 mm
-SEGMENT_GEOMETRY = Geometry(rotation=15, zoom=0.14, shift=4, bend=1.2, bend_cells=6)
+SEGMENT_GEOMETRY = Geometry(rotation=12, zoom=0.11, shift=4, bend=0.8, bend_cells=6)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class SegmentBatch:
 
 
 def squeeze(points: Tensor, middles: Tensor, generator: torch.Generator) -> Tensor:
-    """Shrink what lies at ``middles`` in a quarter of the samples and widen what is around it: atrophy."""
+    """Shrink what lies at ``middles`` in an eighth of the samples and widen what is around it: atrophy."""
     amount = torch.rand(len(points), 3, generator=generator) * torch.tensor([0.45, 0.15, 0.45])
-    amount = amount * augment.some(len(points), 0.25, generator)[:, None]
+    amount = amount * augment.some(len(points), 0.12, generator)[:, None]
     offset = points - middles[:, None, None, None, :]
     near = torch.exp(-((offset / torch.tensor([10.0, 22.0, 10.0])) ** 2).sum(-1, keepdim=True) / 2)
     return points + amount[:, None, None, None, :] * offset * near
@@ -95,7 +95,7 @@ def squeeze(points: Tensor, middles: Tensor, generator: torch.Generator) -> Tens
 
 def dark_rim(image: Tensor, inside: Tensor, generator: torch.Generator) -> Tensor:
     """Give some hippocampi a rim as dark as CSF: what widens around a shrunken one."""
-    strength = uniform(len(image), 0.2, 0.9, generator) * augment.some(len(image), 0.12, generator)
+    strength = uniform(len(image), 0.2, 0.9, generator) * augment.some(len(image), 0.06, generator)
     if not strength.any():
         return image
     rim = functional.avg_pool3d(inside, 3, 1, 1) * (1 - inside) * strength.view(-1, 1, 1, 1, 1)
@@ -138,11 +138,11 @@ def segment_batch(
     )
     mask = (moved[:, 3:] > 0.99).float() * like_a_crop(region, experts, generator)
     image = augment.gamma(image, 0.25, generator)
-    image = augment.bias_field(image, 0.25, generator)
+    image = augment.bias_field(image, 0.15, generator)
     image = dark_rim(image, region[:, :3].any(1, keepdim=True).float(), generator)
-    image = augment.thick_slices(image, 3.0, 0.12, generator)
-    image = augment.smooth(image, 0.3, generator)
-    image = augment.noise(image, 0.05, 0.4, generator)
+    image = augment.thick_slices(image, 3.0, 0.08, generator)
+    image = augment.smooth(image, 0.15, generator)
+    image = augment.noise(image, 0.05, 0.2, generator)
     image = normalise_patch(image, mask)
     gain = uniform(count, 0.8, 1.25, generator).view(-1, 1, 1, 1, 1)
     offset = uniform(count, -0.3, 0.3, generator).view(-1, 1, 1, 1, 1)

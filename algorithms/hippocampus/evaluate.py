@@ -38,7 +38,7 @@ def interval(values: list[float], statistic: Callable[[Array], float] = np.mean)
 
 def fold_network(stage: str, fold: int, folder: Path) -> torch.nn.Module:
     """The network of one fold."""
-    empty = networks.find_network() if stage == "find" else networks.segment_network(0 if stage == "plain" else 2)
+    empty = networks.find_network() if stage == "find" else networks.segment_network()
     return networks.load_weights(empty, folder / f"{stage}-{fold}.safetensors")
 
 
@@ -79,13 +79,13 @@ def segment_crop(array: Array, network: torch.nn.Module) -> Array:
     return painted(image, segment.segment(image, centre, False, [network]))
 
 
-def msd(data: Path, folds: list[int], stage: str, folder: Path) -> Figures:
+def msd(data: Path, folds: list[int], folder: Path) -> Figures:
     """Dice and surface distance on the held-out crops of each fold."""
     rows: dict[str, list[float]] = {k: [] for k in ("whole", "anterior", "posterior", "distance", "hd95", "volume")}
     sides: dict[str | None, int] = {"left": 0, "right": 0, None: 0}
     by_fold = {}
     for fold in folds:
-        network = fold_network(stage, fold, folder)
+        network = fold_network("segment", fold, folder)
         held_out = [
             c for c in train_data.msd_cases(data) if train_data.fold_of(c.name, train_data.SEGMENT_FOLDS) == fold
         ]
@@ -132,32 +132,51 @@ def centre_of(labels: Array, affine: Array) -> Array:
     return centre
 
 
+def held_out_head(
+    image: Image, name: str, folder: Path
+) -> tuple[tuple[find.Place | None, ...], tuple[segment.Hippocampus | None, ...]]:
+    """Both sides of an IXI head as the find stage places them and as the segment stage outlines them.
+
+    Both networks are of folds that never saw this head.
+    """
+    finder = fold_network("find", train_data.fold_of(name, train_data.FIND_FOLDS), folder)
+    segmenter = fold_network("segment", train_data.fold_of(name, train_data.SEGMENT_FOLDS), folder)
+    head = find.find(image, [finder])
+    found = find.left_and_right(head)
+    near = (head.probability[find.HIPPOCAMPUS], head.grid)
+    return found, tuple(
+        None if place is None else segment.segment(image, place.centre, right, [segmenter], near)
+        for place, right in zip(found, (False, True), strict=True)
+    )
+
+
 def ixi(data: Path, folds: list[int], folder: Path) -> Figures:
-    """Both found, centre errors and swapped sides in held-out heads."""
-    found, swapped, errors, heads = [], [], [], 0
-    for fold in folds:
-        network = fold_network("find", fold, folder)
-        for case in train_data.ixi_cases(data):
-            if train_data.fold_of(case.name, train_data.FIND_FOLDS) != fold:
-                continue
-            heads += 1
-            image, affine = head_image(case.image)
-            labels, _ = train_data.read_ras(case.labels)
-            centres = [centre_of(labels == k, affine) for k in (1, 2)]
-            sides = find.left_and_right(find.find(image, [network]))
-            found.append(float(all(s is not None for s in sides)))
+    """Both found, centre errors and swapped sides in held-out heads.
+
+    The reference centres are those of automatic labels (DLMUSE) of another protocol than the segment stage's.
+    """
+    rows: dict[str, list[float]] = {"place": [], "outline": [], "found": []}
+    swapped = 0
+    for case in train_data.ixi_cases(data):
+        if train_data.fold_of(case.name, train_data.FIND_FOLDS) not in folds:
+            continue
+        image, affine = head_image(case.image)
+        labels, _ = train_data.read_ras(case.labels)
+        centres = [centre_of(labels == k, affine) for k in (1, 2)]
+        found, outlined = held_out_head(image, case.name, folder)
+        complete = all(side is not None for side in outlined)
+        rows["found"].append(float(complete))
+        for name, sides in (("place", found), ("outline", outlined)):
             distance = [[float(np.linalg.norm(s.centre - c)) for c in centres] for s in sides if s is not None]
             if len(distance) == 2:
-                swapped.append(float(distance[0][0] > distance[0][1] or distance[1][1] > distance[1][0]))
-                errors.append(max(distance[0][0], distance[1][1]))
-    return {
-        "heads": heads,
-        "both_found": interval(found),
-        "sides_swapped": int(sum(swapped)),
-        "worse_centre_error_mm": interval(errors),
-        "worse_centre_error_mm_largest": round(max(errors), 2),
-        "centres_within_3_mm": interval([float(e <= 3) for e in errors]),
-    }
+                rows[name].append(max(distance[0][0], distance[1][1]))
+                swapped += distance[0][0] > distance[0][1] or distance[1][1] > distance[1][0]
+    figures: Figures = {"heads": len(rows["found"]), "both_found": interval(rows["found"]), "sides_swapped": swapped}
+    for name in ("place", "outline"):
+        figures[f"{name}_worse_side_centre_error_mm"] = interval(rows[name])
+        figures[f"{name}_centre_error_largest_mm"] = round(max(rows[name]), 2)
+        figures[f"{name}_centres_within_3_mm"] = interval([float(e <= 3) for e in rows[name]])
+    return figures
 
 
 def handedness(data: Path, fold: int, folder: Path) -> Figures:
@@ -184,7 +203,6 @@ def main() -> None:
     parser.add_argument("what", choices=["msd", "ixi", "philips", "handedness"])
     parser.add_argument("--data", help="the data folder; default: DICOM_NODE_DATA, else ../shared/data")
     parser.add_argument("--folds", type=int, nargs="+", help="only these folds")
-    parser.add_argument("--stage", choices=["segment", "plain"], default="segment", help="msd: the network to measure")
     parser.add_argument("--models", type=Path, default=HERE / "models", help="fold networks")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
@@ -192,7 +210,7 @@ def main() -> None:
     with torch.inference_mode():
         if arguments.what == "msd":
             folds = arguments.folds or list(range(train_data.SEGMENT_FOLDS))
-            figures = msd(data, folds, arguments.stage, arguments.models)
+            figures = msd(data, folds, arguments.models)
         elif arguments.what == "ixi":
             figures = ixi(data, arguments.folds or list(range(train_data.FIND_FOLDS)), arguments.models)
         elif arguments.what == "handedness":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,9 @@ STEP = 4.0
 SMALLEST = (40, 56, 48)  # the shape the networks were trained on
 LARGEST = (64, 72, 80)
 OUTSIDE, HIPPOCAMPUS = 0, 1  # of networks.FIND_CLASSES
+EDGE = 0.3  # probability; a hippocampus is so thin at its ends that a 4 mm voxel is never half full
 SMALLEST_FOUND = 0.25  # mL; the stage sees less of a hippocampus than there is
-CLOSEST = 25.0  # mm between the centres of both sides; adults have 45 to 65
+APART = (28.0, 85.0)  # mm between the centres of both sides; adults have 45 to 65
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Head:
         return mask
 
     @property
-    def intracranial(self) -> float:
-        """Volume inside the skull in mL, partial voxels counted in parts."""
-        return float((1 - self.probability[OUTSIDE]).sum()) * STEP**3 / 1000
+    def brain_volume(self) -> float:
+        """What is inside the skull in mL, generously: enough to tell a head from what is none, no measurement."""
+        return float(self.inside.sum()) * STEP**3 / 1000
 
 
 @dataclass(frozen=True)
@@ -132,32 +134,39 @@ def find(image: Image, networks: list[torch.nn.Module]) -> Head:
 
 
 def places(head: Head) -> list[Place]:
-    """The hippocampi: the largest piece and the largest that is not beside it, at most two.
-
-    The networks do not tell left from right, which no mirror image could: the patient's coordinates do.
-    """
+    """Pieces that could be a hippocampus, the largest first, at most five."""
     probability = head.probability[HIPPOCAMPUS].cpu().numpy()
-    pieces, count = ndimage.label(probability > 0.5, structure=np.ones((3, 3, 3)))
+    pieces, count = ndimage.label(probability > EDGE, structure=np.ones((3, 3, 3)))
     if count == 0:
         return []
     numbers = np.arange(1, count + 1)
     mass = np.atleast_1d(ndimage.sum_labels(probability, pieces, numbers)) * STEP**3 / 1000
     found: list[Place] = []
-    for k in np.argsort(mass)[::-1]:
-        if mass[k] < SMALLEST_FOUND or len(found) == 2:
-            break
-        centre: Any = ndimage.center_of_mass(np.where(pieces == k + 1, probability, 0))
-        mm = head.grid.to_mm(centre)
-        if all(np.linalg.norm(mm - other.centre) > CLOSEST for other in found):
-            found.append(Place(mm, float(mass[k]), float(probability[pieces == k + 1].max())))
+    for k in np.argsort(mass)[::-1][:5]:
+        if mass[k] >= SMALLEST_FOUND:
+            centre: Any = ndimage.center_of_mass(np.where(pieces == k + 1, probability, 0))
+            top = float(probability[pieces == k + 1].max())
+            found.append(Place(head.grid.to_mm(centre), float(mass[k]), top))
     return found
 
 
 def left_and_right(head: Head) -> tuple[Place | None, Place | None]:
-    """Both hippocampi by side, None where there is none. Of one alone, the side is that of the brain it lies in."""
-    found = sorted(places(head), key=lambda p: float(p.centre[0]))
-    if len(found) == 2:
-        return found[0], found[1]
+    """Both hippocampi by side, None where there is none.
+
+    They are the pieces that are as far from each other as both sides are, and largest together. The networks do not
+    tell left from right, which no mirror image could: the patient's coordinates do. If there is no such pair, the
+    largest piece is one of them, on the side of the brain it lies in.
+    """
+    found = places(head)
+    pairs = [
+        (min(a.volume, b.volume) * min(a.certainty, b.certainty), a, b)
+        for a, b in itertools.combinations(found, 2)
+        if APART[0] < np.linalg.norm(a.centre - b.centre) < APART[1]
+        and abs(a.centre[0] - b.centre[0]) > abs(a.centre - b.centre)[1:].max()
+    ]
+    if pairs:
+        _, a, b = max(pairs, key=lambda pair: pair[0])
+        return (a, b) if a.centre[0] < b.centre[0] else (b, a)
     if not found:
         return None, None
     middle = head.grid.to_mm(ndimage.center_of_mass(head.inside))[0]

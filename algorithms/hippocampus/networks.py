@@ -5,47 +5,62 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets import DynUNet
 from safetensors.torch import load_file, save_file
 
 FIND_CLASSES = ("outside the skull", "hippocampus", "inside the skull")
 SEGMENT_CLASSES = ("background", "anterior", "posterior")
-FIND_CHANNELS, FIND_STRIDES = (16, 32, 64, 128), (2, 2, 2)
-SEGMENT_CHANNELS, SEGMENT_STRIDES = (16, 32, 64, 128), (2, 2, 2)
+FIND_CHANNELS = (8, 16, 32, 64)
+SEGMENT_CHANNELS = (8, 16, 32, 64, 128)
 
 
-def residual_unet(classes: int, channels: tuple[int, ...], strides: tuple[int, ...], units: int = 2) -> torch.nn.Module:
-    """MONAI's 3-D U-Net: one input channel; ``units`` 0 makes it the plain one without residuals."""
-    network: torch.nn.Module = UNet(
+def u_net(classes: int, channels: tuple[int, ...]) -> torch.nn.Module:
+    """MONAI's DynUNet, which is nnU-Net's: it works at full resolution in its first and last layers.
+
+    One input channel; edges must be multiples of 2 to the power of the number of levels less one.
+    """
+    strides = (1, *[2] * (len(channels) - 1))
+    network: torch.nn.Module = DynUNet(
         spatial_dims=3,
         in_channels=1,
         out_channels=classes,
-        channels=channels,
+        kernel_size=[3] * len(channels),
         strides=strides,
-        num_res_units=units,
-        norm="INSTANCE",
+        upsample_kernel_size=strides[1:],
+        filters=channels,
+        norm_name="instance",
     )
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
 def find_network() -> torch.nn.Module:
     """Input (n, 1, x, y, z) at 4 mm, RAS; output logits of FIND_CLASSES."""
-    return residual_unet(len(FIND_CLASSES), FIND_CHANNELS, FIND_STRIDES)
+    return u_net(len(FIND_CLASSES), FIND_CHANNELS)
 
 
-def segment_network(units: int = 2) -> torch.nn.Module:
+def segment_network() -> torch.nn.Module:
     """Input (n, 1, x, y, z) at 1 mm, RAS, a left hippocampus (a right one mirrored); output logits of the classes."""
-    return residual_unet(len(SEGMENT_CLASSES), SEGMENT_CHANNELS, SEGMENT_STRIDES, units)
+    return u_net(len(SEGMENT_CLASSES), SEGMENT_CHANNELS)
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> None:
     """Write the weights in float16: half the size, and no measurable difference in the masks."""
-    save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, path)
+    # named_parameters names a weight once that two layers share; neither network has buffers
+    save_file({name: p.detach().half().contiguous() for name, p in network.named_parameters()}, path)
 
 
 def load_weights(network: torch.nn.Module, path: Path, device: str = "cpu") -> torch.nn.Module:
-    """Read weights that :func:`save_weights` wrote, for inference in float32."""
-    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    """Read weights that :func:`save_weights` wrote, for inference in float32.
+
+    Raises:
+        ValueError: they are another network's.
+    """
+    weights, wanted = load_file(path), dict(network.named_parameters())
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise ValueError(f"{path.name} holds the weights of another network")
+    with torch.no_grad():
+        for name, value in weights.items():
+            wanted[name].copy_(value)
     network.eval().requires_grad_(False)
     return network.to(device)
 
@@ -60,18 +75,9 @@ def predict(networks: list[torch.nn.Module], image: torch.Tensor) -> torch.Tenso
         (n, classes, x, y, z) float32.
     """
     image = image.contiguous(memory_format=torch.channels_last_3d)
-    # On a GPU the node's worker has switched bfloat16 autocast on. On a CPU it helps only where the CPU multiplies
-    # bfloat16 in hardware; elsewhere it is slower than float32.
-    cpu_matrices = image.device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    total: torch.Tensor | None = None
-    for network in networks:
-        if cpu_matrices:
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = network(image)
-        else:
-            logits = network(image)
-        probability = torch.softmax(logits.float(), 1)
-        total = probability if total is None else total + probability
-    if total is None:
-        raise ValueError("no network was given")
-    return total / len(networks)
+    kind = image.device.type
+    # On a CPU bfloat16 helps only where it is multiplied in hardware; elsewhere it is slower than float32.
+    fast = kind != "cpu" or torch.cpu._is_amx_tile_supported()
+    with torch.autocast(kind, torch.bfloat16, enabled=fast):
+        logits = [network(image) for network in networks]
+    return torch.stack([torch.softmax(one.float(), 1) for one in logits]).mean(0)

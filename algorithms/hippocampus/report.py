@@ -9,9 +9,7 @@ from dicom_node.algorithm import Code, Measurement, Segment
 
 ANATOMY = Code("91723000", "SCT", "Anatomical structure")
 HIPPOCAMPUS = Code("5366008", "SCT", "Hippocampus")
-INTRACRANIAL = Code("1101003", "SCT", "Intracranial")
 VOLUME = Code("118565006", "SCT", "Volume")
-RATIO = Code("118586006", "SCT", "Ratio")
 INDEX = Code("121425", "DCM", "Index")
 
 PARTS = {"left": (1, 2), "right": (3, 4)}
@@ -26,9 +24,6 @@ ANTERIOR = (1.0, 2.7)
 POSTERIOR = (0.9, 2.3)
 TOTAL = (4.7, 8.8)
 ASYMMETRY = (-20.0, 20.0)
-SKULL = (1000.0, 2000.0)
-RELATIVE = (0.14, 0.32)
-RELATIVE_TOTAL = (0.29, 0.62)
 
 PROTOCOL = (
     "Volumes follow the labelling protocol of the Medical Segmentation Decathlon (Vanderbilt): values of FreeSurfer "
@@ -96,37 +91,4 @@ def asymmetry(left: float, right: float) -> Measurement:
         HIPPOCAMPUS,
         plausible=ASYMMETRY,
         method="(left - right) / mean of left and right; negative: the left is smaller",
-    )
-
-
-def relative(left: float, right: float, intracranial: float) -> tuple[Measurement, ...]:
-    """The intracranial volume in mL, and what share of it each hippocampus and both have in percent."""
-    skull = Measurement(
-        "Intracranial volume",
-        intracranial,
-        "mL",
-        VOLUME,
-        INTRACRANIAL,
-        plausible=SKULL,
-        method="sum of tissue probabilities on a 4 mm grid; an estimate for head size, not a delineation",
-    )
-    shares = (
-        ("Left hippocampus", left, "left", RELATIVE),
-        ("Right hippocampus", right, "right", RELATIVE),
-        ("Total hippocampus", left + right, None, RELATIVE_TOTAL),
-    )
-    return (
-        skull,
-        *(
-            Measurement(
-                f"{name} volume relative to intracranial volume",
-                100 * value / intracranial,
-                "%",
-                RATIO,
-                HIPPOCAMPUS,
-                laterality=side,
-                plausible=limits,
-            )
-            for name, value, side, limits in shares
-        ),
     )

@@ -15,7 +15,7 @@ from .resample import Affine, Grid, Image, average_back, grid_around, inside_of,
 
 Tensor = torch.Tensor
 
-SHAPE = (32, 48, 40)  # 1 mm; close to the shape of training, on which instance normalisation depends
+SHAPE = (32, 48, 48)  # 1 mm; close to the shape of training, on which instance normalisation depends
 MEASURED = (32, 48, 32)  # the shape of training; intensities are normalised over it
 TURNS = (-8.0, 0.0, 8.0)  # degrees about x: the mean over these views is steadier than one
 
@@ -111,13 +111,13 @@ def segment(
         None if there is none.
     """
     source = pooled(image, 1.0)
-    for attempt in range(2):
-        turns = TURNS if attempt else (0.0,)
-        probability, grid, inside = views(source, centre, mirror, networks, turns)
+    # two looks by one network bring the patch to where the hippocampus is; the last is by all, over all views
+    for some, turns in ((networks[:1], (0.0,)), (networks[:1], (0.0,)), (networks, TURNS)):
+        probability, grid, inside = views(source, centre, mirror, some, turns)
         allowed = None
         if near is not None:
             rough = resample(near[0][None], near[1], grid)[0] > 0.15
-            grown = ndimage.binary_dilation(rough.cpu().numpy(), iterations=6)
+            grown = ndimage.binary_dilation(rough.cpu().numpy(), iterations=8)
             allowed = torch.from_numpy(grown).to(probability)
         kept = one_piece(probability, allowed)
         if not kept.any():
@@ -125,7 +125,6 @@ def segment(
         mask = torch.from_numpy(kept).to(probability)
         parts = probability[1:] * mask
         whole = parts.sum(0).cpu().numpy()
-        # the first look centres the patch on what it saw
         centre = grid.to_mm(np.array(ndimage.center_of_mass(whole)))
     body = whole > 0.5
     if not body.any():

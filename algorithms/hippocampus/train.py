@@ -25,8 +25,9 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from algorithms.hippocampus import batches, losses, networks, train_data  # noqa: E402
 
-FIND_STEPS, FIND_BATCH, FIND_RATE = 1000, 2, 2e-3
-SEGMENT_STEPS, SEGMENT_BATCH, SEGMENT_RATE = 4000, 2, 2e-3
+FIND_CYCLES, FIND_STEPS, FIND_BATCH = 2, 1000, 2
+SEGMENT_CYCLES, SEGMENT_STEPS, SEGMENT_BATCH = 1, 4000, 2
+RATE = 3e-3
 SAVE_EVERY = 200
 JOBS = ("find-0", "find-1", "segment-0", "segment-1", "segment-2", "segment-3", "segment-4")
 
@@ -48,7 +49,7 @@ def find_job(fold: int, data: Path, work: Path) -> tuple[torch.nn.Module, Loss]:
     return networks.find_network(), loss
 
 
-def segment_job(fold: int, data: Path, work: Path, units: int = 2) -> tuple[torch.nn.Module, Loss]:
+def segment_job(fold: int, data: Path, work: Path) -> tuple[torch.nn.Module, Loss]:
     """The segment network, and the loss of its next batch; held out: MSD crops and IXI heads of ``fold``."""
     crops, heads = train_data.msd_cases(data), train_data.ixi_cases(data)
     expert = train_data.kept(work / "msd_patches.pt", lambda: train_data.msd_patches(crops))
@@ -63,30 +64,32 @@ def segment_job(fold: int, data: Path, work: Path, units: int = 2) -> tuple[torc
         image = batch.image.contiguous(memory_format=torch.channels_last_3d)
         return losses.segment_loss(network(image), batch.regions, batch.expert)
 
-    return networks.segment_network(units), loss
+    return networks.segment_network(), loss
 
 
-def rate(step: int, steps: int, top: float) -> float:
-    """Learning rate: 100 steps up, then half a cosine down."""
-    return top * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def rate(step: int, steps: int) -> float:
+    """Learning rate: in each cycle of ``steps`` 100 steps up, then half a cosine down (SGDR, arXiv:1608.03983)."""
+    step %= steps
+    return RATE * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def run_job(name: str, data: Path, work: Path) -> None:
     """Train one job to its end, from its last checkpoint if there is one, and write its weights to ``work``."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     torch.manual_seed(0)
     stage, _, fold = name.partition("-")
-    steps, top = (FIND_STEPS, FIND_RATE) if stage == "find" else (SEGMENT_STEPS, SEGMENT_RATE)
+    cycles, steps = (FIND_CYCLES, FIND_STEPS) if stage == "find" else (SEGMENT_CYCLES, SEGMENT_STEPS)
     if stage == "find":
         network, loss = find_job(int(fold), data, work)
     else:
-        network, loss = segment_job(int(fold), data, work, units=0 if stage == "plain" else 2)
-    # an exponential moving average over about the last tenth of the steps
+        network, loss = segment_job(int(fold), data, work)
+    # an exponential moving average over about the last tenth of a cycle
     weight = 50 / steps
     average = torch.optim.swa_utils.AveragedModel(
         network, avg_fn=lambda old, new, n: old + (new - old) * max(weight, 1 / (1 + float(n)))
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=top, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
     file = work / f"{name}.pt"
     step = 0
     if file.exists():
@@ -97,10 +100,10 @@ def run_job(name: str, data: Path, work: Path) -> None:
         step = int(saved["step"])
     network.train()
     begun, total = time.monotonic(), 0.0
-    while step < steps:
+    while step < cycles * steps:
         generator = torch.Generator().manual_seed(step * 1000 + int(fold))
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps, top)
+            group["lr"] = rate(step, steps)
         optimizer.zero_grad(set_to_none=True)
         value = loss(network, generator)
         value.backward()  # type: ignore[no-untyped-call]
@@ -110,7 +113,7 @@ def run_job(name: str, data: Path, work: Path) -> None:
             average.update_parameters(network)
         step += 1
         total += float(value.detach())
-        if step % SAVE_EVERY == 0 or step == steps:
+        if step % SAVE_EVERY == 0 or step == cycles * steps:
             print(f"{name} step {step} loss {total / SAVE_EVERY:.4f} {time.monotonic() - begun:.0f} s", flush=True)
             total = 0.0
             state = {"network": network.state_dict(), "average": average.state_dict()}
@@ -151,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="the data folder; default: DICOM_NODE_DATA, else ../shared/data")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / ".work" / "train", help="checkpoints")
-    parser.add_argument("--job", help="only this one: find-0, segment-3, or plain-0, the plain U-Net to compare with")
+    parser.add_argument("--job", help="only this one: find-0, say, or segment-3")
     arguments = parser.parse_args()
     data = train_data.data_folder(arguments.data)
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from . import synth
+from . import anatomy, synth
 
 T = TypeVar("T", "Heads", "Patches")
 
@@ -135,12 +135,10 @@ def sure_skull(image: Array, middle: Array) -> Array:
     Returns:
         Bool (2, x, y, z): inside, an ellipsoid smaller than any adult brain; outside, air, neck and face.
     """
-    index = np.stack(np.meshgrid(*[np.arange(s) for s in image.shape], indexing="ij"), -1)
-    x, y, z = np.moveaxis((index - middle) * 2.0, -1, 0)
-    inside = (x / 50) ** 2 + ((y - 4) / 65) ** 2 + ((z - 30) / 42) ** 2 < 1
-    far = (x**2 + y**2 + z**2 > 105**2) | (z < -58)
-    below = ((z < -40) & ((y > 15) | (abs(x) > 58))) | ((z < -32) & (y > 35)) | ((z < -20) & (y > 60))
-    outside = far | below | (image < 0.03)
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    offset = anatomy.offsets(image.shape, affine, 2.0 * middle)
+    inside = anatomy.surely_inside(offset)
+    outside = anatomy.surely_outside(offset) | (image < 0.03)
     return np.stack([inside, outside & ~inside])
 
 
