@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Code:
-    """A coded concept (PS3.16): ``Code("5302003", "SCT", "Hippocampus")``."""
+    """A coded concept (PS3.16): ``Code("5366008", "SCT", "Hippocampus")``."""
 
     value: str
     scheme: str

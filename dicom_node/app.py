@@ -5,11 +5,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +19,6 @@ from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
 from dicom_node import log
 from dicom_node.errors import ConfigurationError
-from dicom_node.model.states import RUN_ENDED, StudyState
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
 from dicom_node.route.rules import Rule, load_rules
@@ -32,10 +29,11 @@ from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import open_engine
-from dicom_node.workflow import analyse, deliver, study
+from dicom_node.workflow import analyse, deliver, housekeeping, study
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
 _RETENTION_SECONDS = 3600
+_BURIAL_SECONDS = 60
 _POLL_SECONDS = 0.1
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
@@ -132,8 +130,9 @@ class Node:
         s = self.services
         ticks = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
         ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
+        ticks.add_job(housekeeping.bury_dead, "interval", seconds=_BURIAL_SECONDS, args=(s,))
         if s.settings.retention.keep_days:
-            ticks.add_job(remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s,))
+            ticks.add_job(housekeeping.remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s, self.intake))
         ticks.start()
         return ticks
 
@@ -183,21 +182,3 @@ def _only_node(data_dir: Path) -> Iterator[None]:
         except BlockingIOError as e:
             raise ConfigurationError(f"data_dir: another node is running on {data_dir}") from e
         yield
-
-
-def remove_old(s: Services) -> int:
-    """Remove studies that are older than ``retention.keep_days`` and have nothing under way; returns how many."""
-    limit = time.time() - s.settings.retention.keep_days * 86400
-    removed = 0
-    for row in s.index.studies():
-        runs = s.runs.all(row.study_uid)
-        waiting = row.state in (StudyState.RECEIVING, StudyState.COMPLETE)
-        if row.last_arrival > limit or waiting or any(r.state not in RUN_ENDED for r in runs):
-            continue
-        s.files.remove(s.index.study_paths(row.study_uid))
-        for r in runs:
-            shutil.rmtree(s.folder(r.run_id), ignore_errors=True)
-        s.index.remove_study(row.study_uid)
-        removed += 1
-        _logger.info("study_removed", StudyInstanceUID=row.study_uid)
-    return removed

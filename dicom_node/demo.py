@@ -48,6 +48,8 @@ def run_demo(input_folder: Path | None, out: Path) -> bool:
     console = Console(soft_wrap=True, highlight=False)
     if input_folder is not None and not input_folder.is_dir():
         raise ConfigurationError(f"INPUT: {input_folder} is not a folder")
+    if input_folder is not None and input_folder.resolve().is_relative_to(out.resolve()):
+        raise ConfigurationError(f"INPUT: {input_folder} lies in {out}, which the demo empties; move it elsewhere")
     _empty(out)
     console.print("[bold]dicom-node demo[/bold]: a scanner, a node and a PACS on this machine. For research use only.")
     files = list(read_folder(input_folder)) if input_folder else _phantom(console, out / "sent")

@@ -60,7 +60,9 @@ def _stack(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """Source pixels, label map and affine ((slice, row, column) to LPS mm), in the order along the normal."""
     wanted = {i.ReferencedSOPInstanceUID for s in seg.ReferencedSeriesSequence for i in s.ReferencedInstanceSequence}
-    datasets = [ds for ds in (pydicom.dcmread(p) for p in sources) if ds.SOPInstanceUID in wanted]
+    # by UID: the same image sent twice is one slice
+    known = {ds.SOPInstanceUID: ds for ds in (pydicom.dcmread(p) for p in sources)}
+    datasets = [ds for uid, ds in known.items() if uid in wanted]
     cosines = np.array([float(v) for v in datasets[0].ImageOrientationPatient])
     normal = np.cross(cosines[:3], cosines[3:])
     datasets.sort(key=lambda ds: float(np.dot(normal, [float(v) for v in ds.ImagePositionPatient])))

@@ -5,6 +5,7 @@ Secrets never stand in the file: they come from the environment or from a file t
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from dicom_node.errors import ConfigurationError
 
@@ -172,6 +173,8 @@ def load_settings(path: Path | None) -> Settings:
             loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as e:
             raise ConfigurationError(f"{path}: cannot be read: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise ConfigurationError(f"{path}: is not UTF-8 text: {e}") from e
         except yaml.YAMLError as e:
             raise ConfigurationError(f"{path}: is not YAML: {e}") from e
         if loaded is not None and not isinstance(loaded, dict):
@@ -181,19 +184,51 @@ def load_settings(path: Path | None) -> Settings:
         settings = Settings(**values)
     except ValidationError as e:
         raise ConfigurationError(_explain(where, e)) from e
+    except SettingsError as e:
+        raise ConfigurationError(_not_json()) from e
+    _check_environment()
     if path is not None and not settings.routes_file.is_absolute():
         settings = settings.model_copy(update={"routes_file": path.parent / settings.routes_file})
     _check_border(where, settings)
     return settings
 
 
+def _in_environment() -> dict[tuple[str, ...], str]:
+    """The environment's settings: key, in parts, and the variable's name."""
+    prefix = "DICOM_NODE__"
+    return {tuple(n[len(prefix) :].lower().split("__")): n for n in os.environ if n.upper().startswith(prefix)}
+
+
+def _check_environment() -> None:
+    """pydantic-settings passes over a variable whose section does not exist: a misspelt one would do nothing."""
+    for key, name in _in_environment().items():
+        if key[0] not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise ConfigurationError(f"environment variable {name}: there is no setting {key[0]}; accepted: {known}")
+
+
+def _not_json() -> str:
+    """Which variables are to blame: the message of pydantic-settings names only the section."""
+    lines = []
+    for key, name in _in_environment().items():
+        value: Any = Settings.model_fields[key[0]].default if key[0] in Settings.model_fields else None
+        for part in key[1:]:
+            value = getattr(value, part, None)
+        if isinstance(value, tuple | BaseModel):
+            try:
+                json.loads(os.environ[name])
+            except ValueError:
+                lines.append(f'environment variable {name}: must be JSON; a list is written ["A", "B"]')
+    return "\n".join(lines)
+
+
 def _explain(where: str, error: ValidationError) -> str:
     lines = []
-    in_environment = {name.upper(): name for name in os.environ}
+    in_environment = _in_environment()
     file = where
     for e in error.errors():
         key = ".".join(str(part) for part in e["loc"]) or "(whole file)"
-        variable = in_environment.get("__".join(["DICOM_NODE", *(str(part).upper() for part in e["loc"])]))
+        variable = in_environment.get(tuple(str(part).lower() for part in e["loc"]))
         where = f"environment variable {variable}" if variable else file
         if e["type"] == "extra_forbidden":
             lines.append(f"{where}: {key}: there is no such key; accepted: {', '.join(_keys_beside(e['loc']))}")

@@ -55,14 +55,14 @@ STUDY_MOVES: Mapping[StudyState, frozenset[StudyState]] = {
 }
 
 RUN_MOVES: Mapping[RunState, frozenset[RunState]] = {
-    RunState.QUEUED: frozenset({RunState.RUNNING}),
+    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.FAILED}),
     RunState.RUNNING: frozenset({RunState.DELIVERING, RunState.SET_ASIDE, RunState.FAILED}),
     RunState.DELIVERING: frozenset({RunState.DONE, RunState.NOT_ANALYSED, RunState.FAILED}),
     RunState.DONE: frozenset(),
     RunState.NOT_ANALYSED: frozenset(),
-    # A person may retry what ended badly.
+    # A person may retry what ended badly; what failed on its way out need not be analysed again.
     RunState.SET_ASIDE: frozenset({RunState.QUEUED}),
-    RunState.FAILED: frozenset({RunState.QUEUED}),
+    RunState.FAILED: frozenset({RunState.QUEUED, RunState.DELIVERING}),
 }
 
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {

@@ -181,5 +181,7 @@ def _meta(element: int, vr: str, value: str) -> bytes:
 
 
 def _patient_key(ds: Dataset) -> str:
-    named = f"{text(ds, 'PatientID')}\0{text(ds, 'IssuerOfPatientID')}"
+    """Tells patients apart: by ID and its issuer; where the ID is empty, by name and date of birth."""
+    keywords = ("PatientID", "IssuerOfPatientID") if text(ds, "PatientID") else ("PatientName", "PatientBirthDate")
+    named = "\0".join(text(ds, keyword) for keyword in keywords)
     return hashlib.sha256(named.encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from sqlalchemy.exc import OperationalError
@@ -100,6 +101,13 @@ class Intake:
             if problem not in self._index.notes(study_uid):
                 self._index.note(study_uid, problem)
         return problems
+
+    def discard(self, instances: Sequence[Instance]) -> None:
+        """Remove the files of instances that the index has forgotten; one that came again meanwhile keeps its file."""
+        for i in instances:
+            with self._locks[hash(i.SOPInstanceUID) % _LOCKS]:
+                if self._index.digest_of(i.SOPInstanceUID) is None:
+                    self._files.remove([i.path])
 
     def _keep(self, instance: Instance, head: bytes, dataset: bytes) -> Instance:
         with self._locks[hash(instance.SOPInstanceUID) % _LOCKS]:

@@ -114,8 +114,8 @@ def read_manifest(file: Path) -> Manifest:
     try:
         values: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
         manifest = Manifest.model_validate(values)
-    except yaml.YAMLError as e:
-        raise ConfigurationError(f"{file}: is not YAML: {e}") from e
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise ConfigurationError(f"{file}: cannot be read, or is not YAML in UTF-8: {e}") from e
     except ValidationError as e:
         lines = (f"{file}: {'.'.join(map(str, x['loc'])) or '(whole file)'}: {x['msg']}" for x in e.errors())
         raise ConfigurationError("\n".join(lines)) from e

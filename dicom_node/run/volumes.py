@@ -82,7 +82,6 @@ _IDENTITY = (
 )
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _NUMBERS = (
-    "InstanceNumber",
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -194,7 +193,16 @@ def _is_image(header: Dataset) -> bool:
 
 
 def _check_one_series(headers: Sequence[Dataset]) -> None:
-    patients = {(ds.get("PatientID"), ds.get("IssuerOfPatientID")) for ds in headers}
+    # An empty ID is common (emergencies), so the name and the date of birth must agree too.
+    patients = {
+        (
+            ds.get("PatientID"),
+            ds.get("IssuerOfPatientID"),
+            ds.get("PatientBirthDate"),
+            str(ds.get("PatientName") or "").strip(" ^").upper(),
+        )
+        for ds in headers
+    }
     if len(patients) > 1:
         raise NotAnalysed(f"the images belong to {len(patients)} patients")
     for keyword, what in (("StudyInstanceUID", "studies"), ("SeriesInstanceUID", "series")):
@@ -256,7 +264,7 @@ def _sorted(images: Sequence[tuple[Path, Dataset]]) -> list[_Slice]:
     """Along the normal; at the same place by Instance Number and UID, so that the order is always the same."""
     normal = np.cross(*_directions(images[0][1]))
     slices = [_Slice(p, ds, np.array(_numbers(ds, "ImagePositionPatient", 3))) for p, ds in images]
-    slices.sort(key=lambda s: (_number(s.header, "InstanceNumber"), str(s.header.get("SOPInstanceUID", ""))))
+    slices.sort(key=lambda s: str(s.header.get("SOPInstanceUID", "")))
     return sorted(slices, key=lambda s: round(float(s.position @ normal), 3))
 
 

@@ -70,6 +70,7 @@ class Worker:
         answer = self._answer(algorithm.manifest.time_limit_s)
         if answer.get("restart"):
             self.stop()
+            raise WorkerDied(f"{answer['reason']}; the worker was replaced")
         return answer
 
     def stop(self) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import multiprocessing
+import os
 import platform
 import random
 import resource
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -44,6 +48,9 @@ def main(
     ``outcome``: ``"found"``, ``"not_analysed"`` (and ``reason``), ``"failed"`` (``reason``) or ``"loaded"``.
     """
     log.configure(log_format, log_file, log_level)
+    threading.Thread(target=_end_with_the_node, daemon=True).start()
+    # Ctrl-C reaches every process of a terminal; the node ends its workers itself, when their runs are put away.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logger = log.get("worker")
     machine = _set_up(device, threads)
     loaded: dict[str, AlgorithmFunction] = {}
@@ -69,13 +76,22 @@ def main(
             reason = f"{type(e).__name__} in {Path(where.filename).name}:{where.lineno}"
             logger.error("algorithm_failed", algorithm=algorithm.manifest.id, reason=reason)
             answer = {"outcome": "failed", "reason": f"the algorithm failed ({reason}): {e}"}
-            if type(e).__name__ == "OutOfMemoryError":  # torch's; a fresh process has its memory back
+            # After a CUDA error, out of memory included, only a fresh process can use the device again.
+            if isinstance(e, RuntimeError) and machine["device"] != "cpu":
                 answer["restart"] = True
         usage = resource.getrusage(resource.RUSAGE_SELF)
         answer["seconds"] = time.perf_counter() - started
         answer["peak_memory_mb"] = usage.ru_maxrss / 1024
         answer["machine"] = machine
         connection.send(answer)
+
+
+def _end_with_the_node() -> None:
+    """A node that was killed leaves nobody who would stop a model that hangs, and holds its device."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def load_algorithm(algorithm: Algorithm, device: str) -> AlgorithmFunction:

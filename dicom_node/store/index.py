@@ -159,16 +159,19 @@ class Index:
         )
         return done.rowcount == 1
 
-    def study_paths(self, study_uid: str) -> list[str]:
-        """The study's files, own results included, relative to the store's folder."""
-        with self.engine.connect() as c:
-            return list(c.scalars(sa.select(t.instances.c.path).where(t.instances.c.study_uid == study_uid)))
+    def remove_study(self, study: StudyRow) -> bool:
+        """Forget a study and its runs; its files are removed after.
 
-    def remove_study(self, study_uid: str) -> None:
-        """Forget a study and its runs. Remove its files before: a file without a row would be indexed again."""
+        Returns:
+            False if an instance came since ``study`` was read; then nothing is changed.
+        """
+        same = (t.studies.c.last_arrival == study.last_arrival, t.studies.c.state == study.state)
         with self.engine.begin() as c:
-            for table in (t.instances, t.problems, t.routes, t.runs, t.studies):
-                c.execute(sa.delete(table).where(table.c.study_uid == study_uid))
+            if c.execute(sa.delete(t.studies).where(t.studies.c.study_uid == study.study_uid, *same)).rowcount != 1:
+                return False
+            for table in (t.instances, t.problems, t.routes, t.runs):
+                c.execute(sa.delete(table).where(table.c.study_uid == study.study_uid))
+        return True
 
     def _touch(self, c: sa.Connection, study_uid: str, now: float) -> None:
         values = {

@@ -153,11 +153,27 @@ class Runs:
             statement = insert(self.engine, t.deliveries).values(**values, state=DeliveryState.PENDING)
             c.execute(statement.on_conflict_do_nothing())
 
-    def reopen_deliveries(self, c: sa.Connection, run_id: str) -> None:
-        """Within the caller's transaction: what had failed is pending again."""
+    def reopen(self, c: sa.Connection, run_id: str, state: RunState) -> None:
+        """Within the caller's transaction: a run that ended badly goes on in ``state``; failed deliveries are pending.
+
+        Raises:
+            ValueError: it has not ended badly, or somebody else was first.
+        """
+        badly = [old for old in RUN_ENDED if state in RUN_MOVES[old]]
+        here = (t.runs.c.run_id == run_id, t.runs.c.state.in_(badly))
+        # of a failed delivery the reason goes; why a series was not analysed stays with the run's record
+        if c.execute(sa.update(t.runs).where(*here).values(state=state, reason="", ended=None)).rowcount != 1:
+            raise ValueError(f"run {run_id} is not {' or '.join(sorted(badly))}")
         d = t.deliveries.c
         failed = sa.update(t.deliveries).where(d.run_id == run_id, d.state == DeliveryState.FAILED)
         c.execute(failed.values(state=DeliveryState.PENDING, error=""))
+
+    def note_delivery(self, run_id: str, destination: str, sop_uid: str, error: str) -> None:
+        """Keep why a delivery is still open; its state stays."""
+        d = t.deliveries.c
+        here = (d.run_id == run_id, d.destination == destination, d.sop_uid == sop_uid)
+        with self.engine.begin() as c:
+            c.execute(sa.update(t.deliveries).where(*here).values(error=error))
 
     def set_delivery(self, run_id: str, destination: str, sop_uid: str, state: DeliveryState, error: str = "") -> None:
         """Move one delivery to ``state``; a further attempt that left it pending counts too."""

@@ -16,7 +16,7 @@ from dicom_node.check.results import check_results
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, CheckFailed
 from dicom_node.model.result import ResultObject
-from dicom_node.model.states import RunState
+from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.deliver import settle
@@ -89,7 +89,16 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
     except FileNotFoundError as e:
         return {"outcome": "failed", "reason": str(e)}
     machine = answer.pop("machine")
-    keys = ("waited_seconds", "read_seconds", "infer_seconds", "seconds", "peak_memory_mb", "details", "notes")
+    keys = (
+        "waited_seconds",
+        "read_seconds",
+        "infer_seconds",
+        "seconds",
+        "peak_memory_mb",
+        "details",
+        "notes",
+        "reason",
+    )
     identity = vars(algorithm.identity)
     record = {**run.record, "machine": machine, "algorithm": identity, "outcome": answer["outcome"]}
     record |= {k: answer[k] for k in keys if k in answer}
@@ -116,15 +125,16 @@ def run_headers(s: Services, run: RunRow, answer: Mapping[str, Any]) -> list[pyd
 
 
 def replaced_report(s: Services, run: RunRow) -> ResultObject | None:
-    """The report of the same series' last revision, which this run's report replaces."""
+    """The report of the same series' last revision that went out, which this run's report replaces."""
     earlier = [
         r
         for r in s.runs.all(run.study_uid)
         if r.algorithm == run.algorithm and r.series_uid == run.series_uid and r.revision < run.revision
     ]
     for r in sorted(earlier, key=lambda r: r.revision, reverse=True):
+        went_out = {d.sop_uid for d in s.runs.deliveries(r.run_id)}
         for o in s.runs.results(r.run_id):
-            if o.role == "sr":
+            if o.role == "sr" and o.SOPInstanceUID in went_out:
                 return o
     return None
 
@@ -189,7 +199,10 @@ def dispatch_step(run_id: str, reason: str, turn: str) -> None:
 
 
 def retry(s: Services, run_id: str) -> None:
-    """Run a failed or set-aside run again, from the start; what was confirmed is not sent again.
+    """Run a failed or set-aside run again; what was confirmed is not sent again.
+
+    A run that failed on its way out is not analysed again: the same objects, which some destination may have
+    already, are sent to those that lack them.
 
     Raises:
         LookupError: there is no such run.
@@ -198,8 +211,11 @@ def retry(s: Services, run_id: str) -> None:
     run = s.runs.get(run_id)
     if run is None:
         raise LookupError(f"there is no run {run_id}")
+    failed = {d.destination for d in s.runs.deliveries(run_id) if d.state == DeliveryState.FAILED}
+    turn = f"again-{s.index.clock():.3f}"
     with s.engine.begin() as c:
-        s.runs.set_state(run_id, RunState.QUEUED, "", c)
-        s.runs.reopen_deliveries(c, run_id)
-        turn = f"again-{s.index.clock():.3f}"
-        enqueue(s, c, "analyse", f"{run_id}/{turn}", run_id, turn)
+        s.runs.reopen(c, run_id, RunState.DELIVERING if failed else RunState.QUEUED)
+        if not failed:
+            enqueue(s, c, "analyse", f"{run_id}/{turn}", run_id, turn)
+        for to in sorted(failed):
+            enqueue(s, c, "deliver", f"{run_id}/to/{to}/{turn}/1", run_id, to, turn, 1, s.index.clock(), to=to)

@@ -22,8 +22,8 @@ def deliver_workflow(run_id: str, to: str, turn: str, attempt: int, began: float
     Nothing waits inside: a destination that is down for days holds no thread and no place in the queue.
     """
     try:
-        confirm_step(run_id, to)  # what an earlier attempt sent may have arrived by now
-        send_step(run_id, to)
+        asked = confirm_step(run_id, to)  # what an earlier attempt sent may have arrived by now
+        send_step(run_id, to, asked)
         confirm_step(run_id, to)
         follow_step(run_id, to, turn, attempt, began)
     except Exception as e:  # noqa: BLE001 - the stage's border: whatever goes wrong becomes a state with its reason
@@ -32,14 +32,12 @@ def deliver_workflow(run_id: str, to: str, turn: str, attempt: int, began: float
 
 
 @DBOS.step(name="send")
-def send_step(run_id: str, to: str) -> None:
-    """Send what is not known to have arrived."""
+def send_step(run_id: str, to: str, asked: bool) -> None:
+    """Send what was not sent, and what was if the destination was ``asked`` for it and did not have it."""
     s = services()
     destination = s.settings.destination(to)
-    open_states = (DeliveryState.PENDING, DeliveryState.SENT)
+    open_states = (DeliveryState.PENDING, DeliveryState.SENT) if asked else (DeliveryState.PENDING,)
     waiting = {d.sop_uid for d in s.runs.deliveries(run_id, to) if d.state in open_states}
-    if destination.confirm == "none":
-        waiting -= {d.sop_uid for d in s.runs.deliveries(run_id, to) if d.state == DeliveryState.SENT}
     objects = [o for o in s.runs.results(run_id) if o.SOPInstanceUID in waiting]
     if not objects:
         return
@@ -62,23 +60,26 @@ def send_step(run_id: str, to: str) -> None:
 
 
 @DBOS.step(name="confirm")
-def confirm_step(run_id: str, to: str) -> None:
-    """Ask the destination whether it has what was sent."""
+def confirm_step(run_id: str, to: str) -> bool:
+    """Ask the destination whether it has what was sent; False if it did not answer or need not be asked."""
     s = services()
     destination = s.settings.destination(to)
     sent = {d.sop_uid for d in s.runs.deliveries(run_id, to) if d.state == DeliveryState.SENT}
     if destination.confirm == "none" or not sent:
-        return
+        return False
     objects = [o for o in s.runs.results(run_id) if o.SOPInstanceUID in sent]
     try:
         with timed(run_id, f"confirm at {to}"):
             there = confirm(destination, s.settings.receive.ae_title, objects, the_run(run_id).study_uid)
     except DeliveryError as e:
         _logger.warning("confirmation_failed", run=run_id, destination=to, reason=str(e))
-        return
+        for uid in sent:
+            s.runs.note_delivery(run_id, to, uid, f"sent, but not confirmed: {e}")
+        return False
     for uid in there & sent:
         s.runs.set_delivery(run_id, to, uid, DeliveryState.CONFIRMED)
         _logger.info("result_confirmed", run=run_id, destination=to, SOPInstanceUID=uid)
+    return True
 
 
 @DBOS.step(name="follow")
@@ -109,17 +110,25 @@ def follow_step(run_id: str, to: str, turn: str, attempt: int, began: float) -> 
 @DBOS.step(name="abandon")
 def abandon_step(run_id: str, to: str, reason: str) -> None:
     """The delivery cannot go on (its destination is no longer configured, say): keep the reason for a person."""
-    s = services()
+    abandon(services(), run_id, to, reason)
+
+
+def abandon(s: Services, run_id: str, to: str, reason: str) -> bool:
+    """End what is still on its way to one destination; False if nothing was."""
+    ended = False
     for d in s.runs.deliveries(run_id, to):
-        if d.state in (DeliveryState.PENDING, DeliveryState.SENT):
+        if d.state == DeliveryState.PENDING or (d.state == DeliveryState.SENT and confirms(s, to)):
             s.runs.set_delivery(run_id, to, d.sop_uid, DeliveryState.FAILED, reason)
-    settle(s, run_id)
+            ended = True
+    if ended:
+        settle(s, run_id)
+    return ended
 
 
 def settle(s: Services, run_id: str) -> None:
     """End the run if all its deliveries have ended."""
-    run = the_run(run_id)
-    if run.state != RunState.DELIVERING:
+    run = s.runs.get(run_id)
+    if run is None or run.state != RunState.DELIVERING:
         return
     failed = []
     for d in s.runs.deliveries(run_id):
@@ -132,7 +141,7 @@ def settle(s: Services, run_id: str) -> None:
     if failed:
         s.runs.set_state(run_id, RunState.FAILED, "not delivered to " + "; ".join(sorted(set(failed))))
     else:
-        s.runs.set_state(run_id, ended, run.reason)
+        s.runs.set_state(run_id, ended, run.record.get("reason", ""))
     _logger.info("run_ended", run=run_id, state=RunState.FAILED if failed else ended)
 
 

@@ -41,11 +41,16 @@ def study_workflow(study_uid: str, revision: int) -> None:
 @DBOS.step(name="refuse")
 def refuse_step(study_uid: str, revision: int, reason: str) -> None:
     """The study cannot be routed: keep the reason for a person."""
-    s = services()
+    refuse(services(), study_uid, revision, reason)
+
+
+def refuse(s: Services, study_uid: str, revision: int, reason: str) -> bool:
+    """End this revision with a reason; False if it has ended otherwise, or a later image opened it again."""
     study = s.index.study(study_uid)
-    if study is not None and study.revision == revision and study.state == StudyState.COMPLETE:
-        with s.engine.begin() as c:
-            s.index.finish(c, study, StudyState.REFUSED, reason)
+    if study is None or study.revision != revision or study.state != StudyState.COMPLETE:
+        return False
+    with s.engine.begin() as c:
+        return s.index.finish(c, study, StudyState.REFUSED, reason)
 
 
 @DBOS.step(name="route")

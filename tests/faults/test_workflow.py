@@ -21,7 +21,7 @@ from dicom_node.settings import Destination, load_settings
 from dicom_node.store.runs import RunRow
 from dicom_node.testing.fake_pacs import FakePacs
 from dicom_node.testing.phantom_head import write_head, write_localizer, write_two_patients
-from dicom_node.workflow import analyse
+from dicom_node.workflow import analyse, housekeeping
 from dicom_node.workflow.services import bind
 from tests.faults.inline_pool import InlinePool
 
@@ -180,10 +180,16 @@ def test_a_pacs_that_refuses_for_good_fails_the_run_until_a_person_retries(site,
     site.send(head)
     run = site.run(RunState.FAILED)
     assert "A900" in run.reason.upper()
+    made = {o.SOPInstanceUID: o.path.read_bytes() for o in site.s.runs.results(run.run_id)}
     site.pacs.refuse_with(0x0000)
     analyse.retry(site.s, run.run_id)
+    with pytest.raises(ValueError, match="is not failed or set_aside"):
+        analyse.retry(site.s, run.run_id)
     site.run(RunState.DONE)
-    with pytest.raises(ValueError, match="cannot go from done to queued"):
+    # what another destination may have already is sent as it is, not made anew
+    assert {o.SOPInstanceUID: o.path.read_bytes() for o in site.s.runs.results(run.run_id)} == made
+    assert [step for step, *_ in site.s.runs.steps(run.run_id)].count("infer") == 1
+    with pytest.raises(ValueError, match="is not failed or set_aside"):
         analyse.retry(site.s, run.run_id)
 
 
@@ -213,7 +219,7 @@ def test_a_series_with_a_hole_gets_a_report_that_says_so(site, tmp_path):
 
 
 def test_a_result_that_fails_the_check_is_not_sent(site, head, monkeypatch):
-    monkeypatch.setattr(analyse, "check_results", lambda results, headers: ["seg.dcm: it is mirrored"])
+    monkeypatch.setattr(analyse, "check_results", lambda *_, **__: ["seg.dcm: it is mirrored"])
     site.send(head)
     run = site.run(RunState.SET_ASIDE)
     assert run.reason == "seg.dcm: it is mirrored"
@@ -246,17 +252,51 @@ def test_input_files_that_are_gone_fail_the_run_with_that_reason(site, head, mon
     assert "input files are gone" in site.run(RunState.FAILED).reason
 
 
-def test_old_studies_go_and_what_is_under_way_stays(site, head, tmp_path):
-    site.send(head)
-    run = site.run(RunState.DONE)
+def remove_all(site) -> int:
     keep = site.s.settings.model_copy(
         update={"retention": site.s.settings.retention.model_copy(update={"keep_days": 1e-9})}
     )
-    services = replace(site.s, settings=keep)
-    assert app.remove_old(services) == 1
+    return housekeeping.remove_old(replace(site.s, settings=keep), site.node.intake)
+
+
+def test_old_studies_go_and_are_analysed_anew_when_they_come_again(site, head):
+    site.send(head)
+    run = site.run(RunState.DONE)
+    assert remove_all(site) == 1
     assert not site.s.index.studies()
     assert not site.s.folder(run.run_id).exists()
     assert not list(site.s.files.walk())
+    site.pacs.received.clear()
+    site.send(head)
+    again = site.run(RunState.DONE)
+    assert again.run_id == run.run_id  # the same input: the same results under the same UIDs
+    assert len(site.pacs.received) == 2
+
+
+def test_what_is_under_way_is_not_removed(site, head):
+    site.pacs.down()
+    site.send(head)
+    site.run(RunState.DELIVERING)
+    assert remove_all(site) == 0
+    assert site.s.index.studies()
+
+
+def test_what_the_engine_gave_up_ends_with_that_reason_and_can_be_repeated(site, head, monkeypatch):
+    def broken(*_: Any) -> None:
+        raise OSError("database or disk is full")
+
+    monkeypatch.setattr(analyse, "prepare_step", broken)
+    monkeypatch.setattr(analyse, "fail_step", broken)
+    site.send(head)
+    until(lambda: site.s.client.list_workflows(status="ERROR"))
+    site.run(RunState.QUEUED)
+    monkeypatch.undo()
+    assert housekeeping.bury_dead(site.s) == 1
+    assert housekeeping.bury_dead(site.s) == 0
+    run = site.run(RunState.FAILED)
+    assert "the engine gave up" in run.reason
+    analyse.retry(site.s, run.run_id)
+    site.run(RunState.DONE)
 
 
 def test_a_second_node_on_the_same_data_does_not_start(site):

@@ -27,7 +27,7 @@ from tests.interop.orthanc import Orthanc, orthanc
 
 CALLER = "DICOMNODE"
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
-HIPPOCAMPUS = Code("5302003", "SCT", "Hippocampus")
+HIPPOCAMPUS = Code("5366008", "SCT", "Hippocampus")
 VOLUME = Code("118565006", "SCT", "Volume")
 MR_HEAD = Code("816077007", "SCT", "MRI of brain")
 

@@ -144,13 +144,16 @@ def test_the_digest_of_inputs_knows_no_order(index):
     assert digest_of_inputs(some) != digest_of_inputs(some[:-1])
 
 
-def test_a_study_is_forgotten_after_its_files_are_named(index):
+def test_a_study_is_forgotten_unless_an_image_came_meanwhile(index):
     index.add(instance(1))
+    seen = index.study("1.2.40")
+    index.clock = lambda: seen.last_arrival + 1
     index.add(instance(2))
-    assert sorted(index.study_paths("1.2.40")) == ["instances/1.dcm", "instances/2.dcm"]
-    index.remove_study("1.2.40")
+    assert not index.remove_study(seen)
+    assert len(index.paths()) == 2
+    assert index.remove_study(index.study("1.2.40"))
     assert index.study("1.2.40") is None
-    assert not index.study_paths("1.2.40")
+    assert not index.paths()
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc", "1.2.", "1..2", "1.2/3", "1" * 65, "1.2.3\n"])

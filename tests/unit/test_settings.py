@@ -88,6 +88,29 @@ def test_a_wrong_value_from_the_environment_is_not_blamed_on_the_file(
     assert lines[1].startswith("environment variable DICOM_NODE__RECEIVE__PORT: receive.port")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DICOM_NODE__RECEIVE__CALLING_AE_TITLES", "CT1", r'must be JSON; a list is written \["A", "B"\]'),
+        ("DICOM_NODE__RECIEVE__PORT", "104", r"there is no setting recieve; accepted: node_id, data_dir"),
+        ("DICOM_NODE__RECEIVE__PROT", "104", r"there is no such key; accepted: ae_title, host, port"),
+    ],
+)
+def test_a_misspelt_variable_is_named(name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=f"environment variable {name}: .*{words}"):
+        load_settings(NODE_YAML)
+
+
+def test_a_file_in_another_encoding_is_said_to_be_so(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_bytes("node_id: Zürich".encode("latin-1"))
+
+    with pytest.raises(ConfigurationError, match=r"node\.yaml: is not UTF-8"):
+        load_settings(file)
+
+
 def test_destinations_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DICOM_NODE__DESTINATIONS", '[{"name": "x", "ae_title": "X", "host": "x.example", "port": 104}]')
 
