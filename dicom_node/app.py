@@ -28,7 +28,7 @@ from dicom_node.settings import Settings
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
-from dicom_node.store.tables import open_engine
+from dicom_node.store.tables import check_database, open_engine
 from dicom_node.workflow import analyse, deliver, housekeeping, study
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
@@ -46,6 +46,21 @@ _logger = log.get("node")
 def open_rules(settings: Settings, algorithms: Mapping[str, Algorithm]) -> tuple[Rule, ...]:
     """The routing rules, checked against the algorithms and destinations there are."""
     return load_rules(settings.routes_file, set(algorithms), {d.name for d in settings.destinations})
+
+
+def check_storage(settings: Settings) -> str:
+    """See that data folder and database can be had, without making them; returns the database's name.
+
+    Raises:
+        ConfigurationError: says which cannot, and why.
+    """
+    folder = settings.data_dir.absolute()
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"data_dir: {folder} cannot be written: {there} is no folder that this user may write to"
+        )
+    return check_database(settings.url())
 
 
 def open_services(settings: Settings) -> Services:

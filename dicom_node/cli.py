@@ -137,7 +137,10 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         words = {"not_analysed": "Not analysed, because ", "set_aside": "Result set aside: "}
         say(words.get(result["state"], "Failed: ") + str(result["reason"]))
     if result["other_series"]:
-        say(f"Of {len(result['other_series']) + 1} series, {result['SeriesInstanceUID']} was taken.")
+        described = f" ({result['SeriesDescription']})" if result["SeriesDescription"] else ""
+        say(f"Of {len(result['other_series']) + 1} series, {result['SeriesInstanceUID']}{described} was taken.")
+    for reason in result["unreadable"]:
+        say(f"left out: {reason}")
     if result["measurements"]:
         table = Table("measurement", Column("value", justify="right"), "unit", box=SIMPLE)
         for m in result["measurements"]:
@@ -311,25 +314,28 @@ def check(
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Check settings, rules, algorithms and device, and say what would run where."""
-    from sqlalchemy import make_url
-
-    from dicom_node.app import open_rules
+    from dicom_node.app import check_storage, open_rules
     from dicom_node.run.registry import load_registry
     from dicom_node.run.worker import Worker
 
     settings = settings_of(config)
+    worker = Worker(settings.run.device, settings.run.cpu_threads)
     try:
         found = load_registry(settings.run.algorithms_dir)
         rules = open_rules(settings, found)
-        with progress.status("asking torch for its devices ..."):
-            worker = Worker(settings.run.device, settings.run.cpu_threads)
+        database = check_storage(settings)
+        with progress.status("asking torch for its devices, and loading the algorithms ..."):
             worker.start()
-            worker.stop()
+            for name in sorted({r.algorithm for r in rules}):
+                answer = worker.call(found[name], None, None)
+                if answer["outcome"] != "loaded":
+                    stop(f"algorithm {name} does not load: {answer['reason']}", 2)
     except NodeError as e:
         stop(str(e), 2)
+    finally:
+        worker.stop()
     machine = worker.machine
     listen = f"{settings.receive.ae_title}@{settings.receive.host}:{settings.receive.port}"
-    database = make_url(settings.url()).render_as_string(hide_password=True)
     out.print(f"listens as {listen}; data in {settings.data_dir}; database {database}")
     for r in rules:
         out.print(f"rule {r.name!r}: {r.algorithm} {found[r.algorithm].manifest.version} -> {', '.join(r.deliver_to)}")

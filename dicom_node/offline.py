@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import pydicom
 from rich.console import Console
 from rich.progress import track
 
+from dicom_node import log
 from dicom_node.app import open_rules
 from dicom_node.check.results import NOTE, check_folder, check_results
 from dicom_node.deliver.dimse import send
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
-from dicom_node.errors import AlgorithmError, ConfigurationError, DeliveryError
+from dicom_node.errors import AlgorithmError, ConfigurationError, DeliveryError, EncodeError, InvalidInstance
 from dicom_node.model.instance import Instance, Series
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.route.decide import decide
@@ -31,26 +32,33 @@ from dicom_node.store.index import digest_of_inputs
 _RECORD = "result.json"
 _SEND_AT_ONCE = 50
 
+_logger = log.get("offline")
 
-def read_series(path: Path) -> tuple[list[Series], dict[str, Path]]:
-    """The series of a folder, and the file of each SOP Instance UID.
+
+def read_series(path: Path) -> tuple[list[Series], dict[str, Path], list[str]]:
+    """The series of a folder, the file of each SOP Instance UID, and why files could not be read.
 
     Raises:
-        ConfigurationError: there is no such folder, or no DICOM file in it.
+        ConfigurationError: there is no such folder, or no DICOM file in it that can be read.
     """
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
     grouped: dict[str, list[Instance]] = {}
     files: dict[str, Path] = {}
+    unreadable = []
     for file in read_folder(path):
-        i = instance_of(file)
+        try:
+            i = instance_of(file)
+        except InvalidInstance as e:
+            unreadable.append(str(e))
+            continue
         if i.SOPInstanceUID in files:
             continue  # the same image twice: it counts once, as in a node
         grouped.setdefault(i.SeriesInstanceUID, []).append(i)
         files[i.SOPInstanceUID] = file
     if not grouped:
-        raise ConfigurationError(f"there is no DICOM file in {path}")
-    return [Series(uid, m[0].StudyInstanceUID, tuple(m)) for uid, m in grouped.items()], files
+        raise ConfigurationError("\n".join(unreadable) or f"there is no DICOM file in {path}")
+    return [Series(uid, m[0].StudyInstanceUID, tuple(m)) for uid, m in grouped.items()], files, unreadable
 
 
 def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
@@ -58,8 +66,11 @@ def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
     algorithms = load_registry(settings.run.algorithms_dir)
     rules = open_rules(settings, algorithms)
     accepts = {a.manifest.id: a.manifest.accepts.model_dump() for a in algorithms.values()}
+    series, _, unreadable = read_series(path)
+    for reason in unreadable:
+        _logger.warning("unreadable", reason=reason)
     answers = []
-    for uid, members in _by_study(read_series(path)[0]).items():
+    for uid, members in _by_study(series).items():
         d = decide(members, rules, accepts)
         answers.append({"StudyInstanceUID": uid, "refused": d.refused, "routes": [asdict(r) for r in d.routes]})
     return answers
@@ -83,8 +94,8 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
             f"there is no algorithm {algorithm_id!r}; there are: {', '.join(algorithms) or 'none'}"
         )
     algorithm = algorithms[algorithm_id]
-    series, files = read_series(path)
-    chosen, against = _choose(series, algorithm)
+    series, files, unreadable = read_series(path)
+    chosen, against = _choose(series, algorithm, _rules_of(settings, algorithms, algorithm_id))
     paths = [files[i.SOPInstanceUID] for i in chosen.instances]
     _empty(folder)
     result: dict[str, Any] = {
@@ -92,7 +103,9 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
         "version": algorithm.manifest.version,
         "source": str(path.absolute()),
         "SeriesInstanceUID": chosen.SeriesInstanceUID,
+        "SeriesDescription": chosen.instances[0].tags.get("SeriesDescription", ""),
         "other_series": [s.SeriesInstanceUID for s in series if s is not chosen],
+        "unreadable": unreadable,
         "research_use_only": True,
         "state": "failed",
         "reason": "",
@@ -112,25 +125,41 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
     result["reason"] = answer.get("reason", "")
     result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
     if answer["outcome"] != "failed":
-        result |= _encode(settings, algorithm, chosen, paths, answer, folder)
+        try:
+            result |= _encode(settings, algorithm, chosen, paths, answer, folder, _left_out(unreadable))
+        except EncodeError as e:
+            result["reason"] = str(e)
     (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 
-def _choose(series: Sequence[Series], algorithm: Algorithm) -> tuple[Series, str]:
-    """The series to analyse, and an empty text; or the largest series, and why it does not suit the algorithm.
+def _rules_of(settings: Settings, algorithms: Mapping[str, Algorithm], algorithm_id: str) -> list[Rule]:
+    """The site's rules for the algorithm, which know what suits it; none where the rules are another node's."""
+    try:
+        return [r for r in open_rules(settings, algorithms) if r.algorithm == algorithm_id]
+    except ConfigurationError as e:
+        _logger.warning("rules_not_used", reason=str(e))
+        return []
+
+
+def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule]) -> tuple[Series, str]:
+    """The series to analyse, as a node would choose it, and an empty text; or the largest, and why it does not suit.
 
     Raises:
         ConfigurationError: two patients in one study.
     """
     manifest = algorithm.manifest
-    rule = Rule("run", manifest.id, (), ())
     against: dict[str, str] = {}
-    for uid, members in _by_study(series).items():
-        decision = decide(members, [rule], {manifest.id: manifest.accepts.model_dump()})
-        if decision.refused:
-            raise ConfigurationError(f"study {uid} is not analysed: {decision.refused}")
-        against |= {r.series_uid: "" if r.wanted else r.reason for r in decision.routes}
+    # Whoever asks for an algorithm gets it on what no rule wants too, if its manifest accepts that.
+    for tried in (rules, [Rule("run", manifest.id, (), ())]):
+        for uid, members in _by_study(series).items():
+            decision = decide(members, tried, {manifest.id: manifest.accepts.model_dump()})
+            if decision.refused:
+                raise ConfigurationError(f"study {uid} is not analysed: {decision.refused}")
+            for r in decision.routes:
+                against[r.series_uid] = "" if r.wanted else against.get(r.series_uid) or r.reason
+        if "" in against.values():
+            break
     known = [s for s in series if s.SeriesInstanceUID in against]
     if not known:
         raise ConfigurationError("there are only results of this node, which are not analysed again")
@@ -182,8 +211,19 @@ def _remembered(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{record}: is not what `dicom-node run` writes; remove it") from e
 
 
+def _left_out(unreadable: Sequence[str]) -> tuple[str, ...]:
+    """The report says that files were left out: they may have been images of this very series."""
+    return (f"Files that could not be read and were left out: {len(unreadable)}.",) if unreadable else ()
+
+
 def _encode(
-    settings: Settings, algorithm: Algorithm, series: Series, paths: list[Path], answer: dict[str, Any], folder: Path
+    settings: Settings,
+    algorithm: Algorithm,
+    series: Series,
+    paths: list[Path],
+    answer: dict[str, Any],
+    folder: Path,
+    left_out: tuple[str, ...],
 ) -> dict[str, Any]:
     files = [Path(p) for p in answer["order"]] if "order" in answer else paths
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
@@ -193,22 +233,25 @@ def _encode(
         identity=i,
         procedure=algorithm.procedure,
         node_id=settings.node_id,
-        key="|".join((settings.node_id, series.StudyInstanceUID, inputs, i.id, i.version, i.weights_digest)),
+        key="|".join(("offline", settings.node_id, series.StudyInstanceUID, inputs, i.id, i.version, i.weights_digest)),
         when=datetime.now().replace(microsecond=0),
         series_number=settings.results.series_number_base,
         institution_name=settings.results.institution_name,
     )
     if answer["outcome"] == "found":
-        objects = encode_findings(load_findings(folder / "findings"), headers, context, folder)
+        findings = load_findings(folder / "findings")
+        findings = replace(findings, notes=(*findings.notes, *left_out))
+        objects = encode_findings(findings, headers, context, folder)
     else:
         objects = encode_not_analysed(answer["reason"], headers, context, folder)
-    problems = check_results([o.path for o in objects], headers)
+    findings = load_findings(folder / "findings") if answer["outcome"] == "found" else None
+    problems = check_results([o.path for o in objects], headers, findings=findings)
     state = "done" if answer["outcome"] == "found" else "not_analysed"
     return {
         "state": "set_aside" if problems else state,
         "reason": "; ".join(problems) or answer.get("reason", ""),
         "measurements": [{k: m[k] for k in ("name", "value", "unit", "flag")} for m in answer.get("measurements", [])],
-        "notes": answer.get("notes", []),
+        "notes": [*answer.get("notes", []), *left_out],
         "files": [o.path.name for o in objects],
     }
 

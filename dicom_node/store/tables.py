@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +126,27 @@ def open_engine(url: str) -> sa.Engine:
     Raises:
         ConfigurationError: the URL is none, its driver is not installed, or the database cannot be opened.
     """
-    try:
+    with _explained(url):
         return _open(url)
+
+
+def check_database(url: str) -> str:
+    """Reach the database without changing it; returns its URL without the password.
+
+    Raises:
+        ConfigurationError: as :func:`open_engine`.
+    """
+    with _explained(url):
+        parsed = sa.make_url(url)
+        if not url.startswith("sqlite"):  # a SQLite file is made when the node starts
+            sa.create_engine(url).connect().close()
+        return parsed.render_as_string(hide_password=True)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
     except sa.exc.ArgumentError as e:
         raise ConfigurationError("database_url: must be a URL such as postgresql+psycopg://user@host/name") from e
     except ModuleNotFoundError as e:

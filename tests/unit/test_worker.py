@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +138,29 @@ def test_a_dead_or_hung_process_is_replaced(tmp_path, head):
         assert pool.run(algorithm(tmp_path, "fine"), head, tmp_path / "o")["outcome"] == "found"
     finally:
         pool.stop()
+
+
+def test_a_worker_ends_with_a_node_that_is_killed():
+    code = """
+import time
+from dicom_node import log
+from dicom_node.run.worker import Worker
+if __name__ == "__main__":
+    log.configure("json")
+    worker = Worker("cpu", 1)
+    worker.start()
+    print(worker._process.pid, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        pid = int(node.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        node.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < deadline, "the worker outlived its node"
+        time.sleep(0.05)
 
 
 def test_a_device_that_is_not_there_stops_the_start():

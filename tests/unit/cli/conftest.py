@@ -48,7 +48,9 @@ class InlineWorker:
     def start(self) -> None:
         pass
 
-    def call(self, algorithm: Algorithm, paths: list[Path], out: Path) -> dict[str, Any]:
+    def call(self, algorithm: Algorithm, paths: list[Path] | None, out: Path) -> dict[str, Any]:
+        if paths is None:
+            return {"outcome": "loaded"}
         return InlinePool(RunSettings()).run(algorithm, paths, out)
 
     def stop(self) -> None:

@@ -128,7 +128,7 @@ def test_runs_retry(data: Path) -> None:
         assert said.strip() == f"run {other} is {state}: only a run that is failed or set_aside can be run again"
     assert "run 1.1 is queued again" in dicom_node("runs", "retry", "1.1").stderr
     shown = json.loads(dicom_node("runs", "show", "1.1").stdout)
-    assert (shown["state"], shown["deliveries"][0]["error"]) == ("queued", "")
+    assert (shown["state"], shown["deliveries"][0]["error"]) == ("delivering", "")
 
 
 @pytest.mark.parametrize("command", [["studies"], ["runs", "list"], ["runs", "show", "1"], ["runs", "retry", "1"]])
@@ -184,8 +184,12 @@ def test_config_check(site: Path, inline: None) -> None:
     assert "destination pacs: PACS@127.0.0.1:11113, confirmed by find" in said
     assert "There is no GPU" in said
     assert said.splitlines()[-1] == "the configuration is sound"
-    configure(site, database_url="postgresql+psycopg://node:s3cret@db/node")
-    assert "s3cret" not in dicom_node("config", "check").output
+    configure(site, database_url="postgresql+psycopg://node:s3cret@127.0.0.1:1/node")
+    said = dicom_node("config", "check", code=2).stderr
+    assert "database" in said
+    assert "s3cret" not in said
+    configure(site, data_dir=str(site / "node.yaml" / "data"))
+    assert "node.yaml is no folder that this user may write to" in dicom_node("config", "check", code=2).stderr
 
 
 def test_config_check_names_file_key_and_what_is_accepted(site: Path, inline: None) -> None:

@@ -73,7 +73,7 @@ def test_of_two_series_the_fitting_one_is_taken_and_it_is_said(site: Path) -> No
     write_localizer(site / "both" / "scouts")
     said = dicom_node("run", "threshold_demo", site / "both", "--out", site / "out")
     taken = pydicom.dcmread(kept).SeriesInstanceUID
-    assert said.stderr.strip() == f"Of 2 series, {taken} was taken."
+    assert said.stderr.strip().startswith(f"Of 2 series, {taken} (")
     assert len(json.loads((site / "out" / "result.json").read_text())["other_series"]) == 1
     dicom_node("check", site / "out")
 
@@ -99,8 +99,12 @@ def test_a_damaged_image_is_named(site: Path, head: Path) -> None:
     folder = shutil.copytree(head, site / "head")
     spoilt = min(folder.iterdir())
     spoilt.write_bytes(spoilt.read_bytes()[:600])
-    said = dicom_node("run", "threshold_demo", folder, "--out", site / "out", code=1)
-    assert str(spoilt) in said.stderr
+    said = dicom_node("run", "threshold_demo", folder, "--out", site / "out")
+    assert f"left out: {spoilt}: the dataset is truncated" in said.stderr
+    note = "Files that could not be read and were left out: 1."
+    assert note in json.loads((site / "out" / "result.json").read_text())["notes"]
+    texts = [e.value for e in pydicom.dcmread(site / "out" / "sr.dcm").iterall() if e.keyword == "TextValue"]
+    assert note in texts
 
 
 @pytest.mark.parametrize(
