@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -252,8 +253,12 @@ class FakeModality:
             ds.decompress(generate_instance_uid=False)
         if wanted in COMPRESSIONS:
             ds.compress(wanted, generate_instance_uid=False)
-        ds.file_meta.TransferSyntaxUID = pydicom.uid.UID(wanted)
-        return ds
+            return ds
+        ds.file_meta.TransferSyntaxUID = syntax = pydicom.uid.UID(wanted)
+        written = BytesIO()
+        pydicom.dcmwrite(written, ds, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+        written.seek(0)
+        return pydicom.dcmread(written)
 
     def _drop(self, file: Path) -> None:
         """Cut the connection in the middle of an instance."""

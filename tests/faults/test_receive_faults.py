@@ -250,7 +250,14 @@ def test_a_modality_at_its_worst(node: Listening, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "syntax", ["RLELossless", "JPEG2000Lossless", "JPEGLSLossless", "DeflatedExplicitVRLittleEndian"]
+    "syntax",
+    [
+        "RLELossless",
+        "JPEG2000Lossless",
+        "JPEGLSLossless",
+        "DeflatedExplicitVRLittleEndian",
+        "ImplicitVRLittleEndian",
+    ],
 )
 def test_a_modality_that_compresses(node: Listening, tmp_path: Path, syntax: str) -> None:
     wanted = getattr(pydicom.uid, syntax)
