@@ -36,9 +36,12 @@ _WANTED = frozenset(
         "SeriesInstanceUID",
         "PatientID",
         "IssuerOfPatientID",
+        "PatientName",
+        "PatientBirthDate",
         "ContributingEquipmentSequence",
     )
 )
+_STUDY = tag_for_keyword("StudyInstanceUID")
 _PIXELS = frozenset(tag_for_keyword(k) for k in PIXEL_KEYWORDS)
 
 
@@ -113,6 +116,21 @@ def make_instance(
         source=source,
         called=called,
     )
+
+
+def study_of(dataset: bytes, transfer_syntax: str) -> str:
+    """The Study Instance UID of a dataset that may be damaged behind it; empty where it cannot be read."""
+    try:
+        data = inflate(dataset, transfer_syntax)
+        encoding = encoding_of(data, transfer_syntax)
+        for element in outline(data, encoding):
+            if element.tag == _STUDY:
+                raw = data[element.start : element.stop]
+                uid = text(read_dataset(BytesIO(raw), encoding.implicit, encoding.little), "StudyInstanceUID")
+                return uid if valid_uid(uid) else ""
+    except InvalidInstance:
+        return ""  # the damage lies before it
+    return ""
 
 
 def made_by_node(ds: Dataset) -> bool:

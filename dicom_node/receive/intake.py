@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.model.instance import Instance, valid_uid
-from dicom_node.receive.header import file_head, make_instance, read_file_head
+from dicom_node.receive.header import file_head, make_instance, read_file_head, study_of
 from dicom_node.store.files import FileStore, place
 from dicom_node.store.index import Index
 
@@ -56,7 +56,11 @@ class Intake:
         for keyword, uid in (("SOPInstanceUID", SOPInstanceUID), ("SOPClassUID", SOPClassUID)):
             if not valid_uid(uid):
                 raise InvalidInstance(f"{keyword} {uid[:80]!r} is not a valid UID")
-        instance = make_instance(dataset, TransferSyntaxUID=TransferSyntaxUID, source=source, called=called)
+        try:
+            instance = make_instance(dataset, TransferSyntaxUID=TransferSyntaxUID, source=source, called=called)
+        except InvalidInstance as e:
+            self._note_refused(study_of(dataset, TransferSyntaxUID), SOPInstanceUID, e)
+            raise
         for keyword, uid in (("SOPInstanceUID", SOPInstanceUID), ("SOPClassUID", SOPClassUID)):
             if getattr(instance, keyword) != uid:
                 raise InvalidInstance(f"command and dataset differ in {keyword}")
@@ -108,6 +112,15 @@ class Intake:
             with self._locks[hash(i.SOPInstanceUID) % _LOCKS]:
                 if self._index.digest_of(i.SOPInstanceUID) is None:
                     self._files.remove([i.path])
+
+    def _note_refused(self, study_uid: str, sop_uid: str, why: InvalidInstance) -> None:
+        """Keep that the study lacks an image: if it is the first or the last slice nobody would see that later."""
+        note = f"SOP Instance UID {sop_uid} was refused: {why}"
+        try:
+            if study_uid and note not in self._index.notes(study_uid):
+                self._index.note(study_uid, note)
+        except OperationalError as e:
+            raise OutOfResources("the index could not be written") from e
 
     def _keep(self, instance: Instance, head: bytes, dataset: bytes) -> Instance:
         with self._locks[hash(instance.SOPInstanceUID) % _LOCKS]:

@@ -133,6 +133,24 @@ def _code(value: str) -> Dataset:
     return item
 
 
+def test_a_refused_image_is_noted_on_its_study_once(intake: Intake) -> None:
+    ds = _dataset()
+    for _ in range(2):
+        with pytest.raises(InvalidInstance, match="truncated"):
+            _take(intake, ds, _bytes(ds)[:-10])
+    (note,) = intake._index.notes(ds.StudyInstanceUID)
+    assert note == f"SOP Instance UID {ds.SOPInstanceUID} was refused: the dataset is truncated in (7FE0,0010)"
+
+
+@pytest.mark.parametrize(("name", "born", "same"), [("Doe^John", "19500101", True), ("Roe^Jane", "19800101", False)])
+def test_without_an_id_patients_are_told_apart_by_name_and_birth(
+    intake: Intake, name: str, born: str, same: bool
+) -> None:
+    first = _dataset(PatientID="", PatientName="Doe^John", PatientBirthDate="19500101")
+    other = _dataset(PatientID="", PatientName=name, PatientBirthDate=born, SOPInstanceUID="1.2.3.99")
+    assert (_take(intake, first).patient_key == _take(intake, other).patient_key) is same
+
+
 @pytest.mark.parametrize("data", [b"", b"\0" * 100, b"GARBAGE!" * 100, b"\xff" * 300, zlib.compress(b"x")])
 def test_what_is_not_dicom_is_refused(intake: Intake, data: bytes) -> None:
     for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian):
