@@ -7,12 +7,19 @@ from datetime import datetime
 
 from pydicom import Dataset
 
-from dicom_node.check.objects import ResultFile, Sources, code_of, items, text, value
+from dicom_node.check.objects import MODALITIES, ResultFile, Sources, code_of, items, text, value
 
 MANUFACTURER = "dicom_node"
 PROCESSING_EQUIPMENT = ("DCM", "109102")
 _UTF_8 = "ISO_IR 192"
 _DATE = re.compile(r"\d{8}")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+
+COPIED = (
+    "PatientID", "PatientName", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
+)  # fmt: skip
+"""What a result takes from its source images."""
 
 Identity = tuple[str, str, str]
 """Algorithm name, version and Device UID."""
@@ -22,11 +29,10 @@ def check_identity(result: ResultFile, sources: Sources) -> list[str]:
     """Patient, study, character set and UIDs against the source; values that name the patient are not repeated."""
     problems = []
     ds, first = result.ds, sources.first
-    for keyword in ("PatientID", "PatientName", "IssuerOfPatientID"):
-        if text(ds, keyword) != text(first, keyword):
+    for keyword in COPIED:
+        # Images may differ in what a result takes from one of them.
+        if text(ds, keyword) not in {_copied(keyword, header) for header in sources.headers}:
             problems.append(f"{result.name}: {keyword} is not that of the source images")
-    if text(ds, "PatientBirthDate") != _valid_date(text(first, "PatientBirthDate")):
-        problems.append(f"{result.name}: PatientBirthDate is not that of the source images")
     if text(ds, "StudyInstanceUID") != text(first, "StudyInstanceUID"):
         problems.append(
             f"{result.name}: StudyInstanceUID is {text(ds, 'StudyInstanceUID')}, "
@@ -42,14 +48,29 @@ def check_identity(result: ResultFile, sources: Sources) -> list[str]:
     return problems
 
 
+def check_sources(sources: Sources) -> list[str]:
+    """The source images are of one patient. Spelling may differ (case, closing carets), as archives differ in it."""
+    problems = []
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate"):
+        values = {_copied(keyword, header) for header in sources.headers}
+        if keyword == "PatientName":
+            values = {v.strip(" ^").upper() for v in values}
+        if len(values) > 1:
+            problems.append(f"the source images have {len(values)} different values of {keyword}")
+    return problems
+
+
 def check_origin(result: ResultFile) -> tuple[list[str], Identity]:
-    """Manufacturer, Contributing Equipment and the words "research use only"; returns the algorithm named there."""
+    """Modality, Manufacturer, Contributing Equipment, "research use only"; returns the algorithm named there."""
     problems = []
     ds, name = result.ds, result.name
     if text(ds, "Manufacturer") != MANUFACTURER:
         problems.append(f"{name}: Manufacturer is {text(ds, 'Manufacturer')!r}, not {MANUFACTURER!r}")
     if "research use only" not in text(ds, "SeriesDescription").lower():
         problems.append(f"{name}: SeriesDescription does not say 'research use only'")
+    modality = MODALITIES.get(text(ds, "SOPClassUID"), "")
+    if modality and text(ds, "Modality") != modality:
+        problems.append(f"{name}: Modality is {text(ds, 'Modality') or 'absent'}, not {modality}")
     meta = getattr(ds, "file_meta", Dataset())
     for keyword, other in (
         ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
@@ -73,15 +94,26 @@ def check_origin(result: ResultFile) -> tuple[list[str], Identity]:
     return problems, (model, version, text(own[0], "DeviceUID"))
 
 
-def _valid_date(date: str) -> str:
-    """An ill-formed date is left out of a result."""
+def _copied(keyword: str, header: Dataset) -> str:
+    """What a result has of that value: an ill-formed date, time or sex is left out of it."""
+    found = text(header, keyword)
+    if keyword in ("PatientBirthDate", "StudyDate"):
+        return found if _is_date(found) else ""
+    if keyword == "StudyTime":
+        return found if _TIME.fullmatch(found) else ""
+    if keyword == "PatientSex":
+        return found if found in ("M", "F", "O") else ""
+    return found
+
+
+def _is_date(date: str) -> bool:
     if not _DATE.fullmatch(date):
-        return ""
+        return False
     try:
         datetime.strptime(date, "%Y%m%d")
     except ValueError:
-        return ""
-    return date
+        return False
+    return True
 
 
 def _check_character_set(result: ResultFile, first: Dataset) -> list[str]:

@@ -26,6 +26,8 @@ TOLERANCE = 1e-3
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+MODALITIES = {SEGMENTATION: "SEG", COMPREHENSIVE_3D_SR: "SR"}
+"""The Modality of each class of results."""
 
 _WIDE_LENGTHS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """Value representations with a 32-bit length (PS3.5 section 7.1.2)."""
@@ -48,8 +50,7 @@ class Sources:
     Attributes:
         headers: as given.
         by_uid: the same by SOP Instance UID.
-        voxel_area: mm² of a pixel; ``slice_distance``: mm between neighbouring slices along the planes'
-            normal, None for a single slice.
+        slice_distance: mm between neighbouring slices along the planes' normal, None for a single slice.
     """
 
     def __init__(self, headers: Sequence[Dataset]) -> None:
@@ -65,6 +66,16 @@ class Sources:
     def first(self) -> Dataset:
         """The first header; only where there is one."""
         return self.headers[0]
+
+    @property
+    def stacked(self) -> list[str] | None:
+        """SOP Instance UIDs in the order of the slices along their normal; None if one has no place in space."""
+        positions = [numbers(h, "ImagePositionPatient") for h in self.headers]
+        orientation = numbers(self.first, "ImageOrientationPatient") if self.headers else []
+        if len(orientation) != 6 or any(len(p) != 3 for p in positions):
+            return None
+        depths = np.asarray(positions) @ unit_normal(orientation)
+        return [text(self.headers[i], "SOPInstanceUID") for i in np.argsort(depths, kind="stable")]
 
 
 def read_result(path: Path) -> tuple[ResultFile | None, str]:

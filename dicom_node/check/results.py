@@ -7,33 +7,44 @@ pixel spacing, a segment that the SEG lacks, or a volume that is not the mask's.
 from __future__ import annotations
 
 import itertools
+import json
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
-from dicom_node.check.identity import MANUFACTURER, Identity, check_identity, check_origin
+from dicom_node.algorithm import Findings
+from dicom_node.check.frames import frames_of, source_references
+from dicom_node.check.identity import Identity, check_identity, check_origin, check_sources
+from dicom_node.check.mask import Found, check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
     READ_ERRORS,
     SEGMENTATION,
     ResultFile,
     Sources,
+    content,
     items,
     read_result,
     text,
 )
 from dicom_node.check.seg import check_seg
-from dicom_node.check.sr import SegObject, check_sr
+from dicom_node.check.sr import SegObject, check_sr, says_not_analysed
 
 NOTE = "note: "
 """A line of :func:`check_folder` that starts so is no problem, but says what could not be checked."""
 
 
-def check_results(results: Sequence[Path], headers: Sequence[Dataset]) -> list[str]:
+def check_results(
+    results: Sequence[Path], headers: Sequence[Dataset], *, findings: Findings | None = None
+) -> list[str]:
     """Every problem of the result objects of one run, a sentence each; an empty list when they are sound.
 
     Sentences name the object's file and the two values that disagree, but never a value that names the patient.
@@ -42,25 +53,19 @@ def check_results(results: Sequence[Path], headers: Sequence[Dataset]) -> list[s
         results: Part 10 files. An unreadable one is a problem, not an exception.
         headers: the source series, in any order; empty: only what the results say of themselves and of
             one another is checked.
+        findings: what the results were made of, on the grid of :class:`~dicom_node.algorithm.Volume` (slices in
+            their order along the normal): every mask must then be the label map's. None: masks are not compared.
     """
-    problems = []
-    objects: list[ResultFile] = []
-    with warnings.catch_warnings():
-        # pydicom's repeat the values that they are about, which may name the patient.
-        warnings.simplefilter("ignore")
-        for path in results:
-            result, problem = read_result(path)
-            if result is None:
-                problems.append(problem)
-            else:
-                objects.append(result)
+    found = None if findings is None else Found(findings.label_map, bool(findings.measurements))
+    with _quiet():
+        objects, problems = _read(results)
         if not results:
             problems.append("there is no result object")
-        return problems + _check_objects(objects, Sources(headers))
+        return problems + _check_objects(objects, Sources(headers), found)
 
 
 def check_folder(results: Path, sources: Path | None = None) -> list[str]:
-    """Check all result objects (``*.dcm``) of a folder.
+    """Check all result objects (``*.dcm``) of a folder, with the findings if those lie in its ``findings``.
 
     Args:
         results: the folder with ``seg.dcm`` and ``sr.dcm``.
@@ -72,18 +77,54 @@ def check_folder(results: Path, sources: Path | None = None) -> list[str]:
     paths = sorted(results.glob("*.dcm"))
     if not paths:
         return [f"{results}: there is no result object (*.dcm)"]
-    if sources is None:
-        note = "without the source images, patient, study, references and geometry could not be compared with them"
-        return [*check_results(paths, []), NOTE + note]
-    wanted = _referenced_series(paths)
-    headers = [h for h in _headers(sources) if not wanted or text(h, "SeriesInstanceUID") in wanted]
-    if not headers:
-        return [*check_results(paths, []), f"{sources}: the series that the results refer to is not there"]
-    return check_results(paths, headers)
+    with _quiet():
+        objects, lines = _read(paths)
+        if sources is None:
+            headers = []
+            note = "patient, study, references, geometry and the mask's place could not be compared with them"
+            lines.append(f"{NOTE}without the source images, {note}")
+        else:
+            headers = list(_headers(sources, _referenced(objects)))
+            if not headers:
+                lines.append(f"{sources}: the series that the results refer to is not there")
+        found, note = _saved_findings(results / "findings", objects)
+        if note:
+            lines.append(NOTE + note)
+        return _check_objects(objects, Sources(headers), found) + lines
 
 
-def _check_objects(objects: Sequence[ResultFile], sources: Sources) -> list[str]:
-    run = _Run(sources)
+def _read(paths: Sequence[Path]) -> tuple[list[ResultFile], list[str]]:
+    """The result objects, and what is wrong with those that cannot be read."""
+    read = [read_result(path) for path in paths]
+    return [r for r, _ in read if r is not None], [problem for r, problem in read if r is None]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without pydicom's warnings, which repeat the values that they are about and so may name the patient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _saved_findings(folder: Path, objects: Sequence[ResultFile]) -> tuple[Found | None, str]:
+    """What an offline run left beside its results, None where there is nothing; and why it cannot be had."""
+    if not (folder / "findings.npz").is_file() or any(map(says_not_analysed, objects)):
+        return None, ""  # where nothing was analysed, they are an earlier run's
+    try:
+        with np.load(folder / "findings.npz", allow_pickle=False) as arrays:
+            label_map = arrays["label_map"]
+        rest = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
+        if label_map.ndim != 3 or label_map.dtype != np.uint8:
+            raise ValueError("the label map is no 3-D uint8 array")
+        return Found(label_map, bool(rest["measurements"])), ""
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        return None, f"the findings beside the results cannot be read ({type(e).__name__}): masks were not compared"
+
+
+def _check_objects(objects: Sequence[ResultFile], sources: Sources, found: Found | None) -> list[str]:
+    run = _Run(sources, found)
+    run.problems += check_sources(sources)
     for check in (run.check_origin, run.check_seg, run.check_sr):
         for result in objects:
             try:
@@ -92,14 +133,17 @@ def _check_objects(objects: Sequence[ResultFile], sources: Sources) -> list[str]
                 run.problems.append(f"{result.name}: {check.__name__} met {type(error).__name__}: it is malformed")
     if objects and not run.reports:
         run.problems.append("there is no Comprehensive 3D SR among the results")
+    if objects and found is not None and found.label_map.any() and not run.segs:
+        run.problems.append("the findings mark voxels, but there is no Segmentation among the results")
     return run.problems + _check_together(objects, run.identities)
 
 
 class _Run:
     """The check of the objects of one run: what was found, and what later checks need of earlier ones."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, found: Found | None) -> None:
         self.sources = sources
+        self.found = found
         self.problems: list[str] = []
         self.identities: dict[str, Identity] = {}
         self.segs: dict[str, SegObject] = {}
@@ -116,14 +160,18 @@ class _Run:
 
     def check_seg(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == SEGMENTATION:
-            found, segments = check_seg(result, self.sources, self.identities.get(result.name, ("", "", "")))
-            self.problems += found
+            problems, segments = check_seg(result, self.sources, self.identities.get(result.name, ("", "", "")))
+            self.problems += problems
             self.segs[text(result.ds, "SOPInstanceUID")] = SegObject(result, segments)
+            if self.found is not None:
+                self.problems += check_mask(result, self.sources, self.found)
 
     def check_sr(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == COMPREHENSIVE_3D_SR:
             self.reports += 1
-            self.problems += check_sr(result, self.segs, self.sources, self.identities.get(result.name, ("", "", "")))
+            identity = self.identities.get(result.name, ("", "", ""))
+            measured = self.found is None or self.found.measured
+            self.problems += check_sr(result, self.segs, self.sources, identity, measured=measured)
 
 
 def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identity]) -> list[str]:
@@ -150,23 +198,25 @@ def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identit
     return problems
 
 
-def _referenced_series(paths: Sequence[Path]) -> set[str]:
-    """Series that the results refer to: the SEG's source, and the SR's evidence."""
-    wanted = set()
-    own = set()
-    for path in paths:
-        result, _ = read_result(path)
-        if result is None:
-            continue
-        own.add(text(result.ds, "SeriesInstanceUID"))
-        wanted |= {text(i, "SeriesInstanceUID") for i in items(result.ds, "ReferencedSeriesSequence")}
-        for study in items(result.ds, "CurrentRequestedProcedureEvidenceSequence"):
-            wanted |= {text(i, "SeriesInstanceUID") for i in items(study, "ReferencedSeriesSequence")}
-    return wanted - own
+def _referenced(objects: Sequence[ResultFile]) -> set[str]:
+    """SOP Instance UIDs of the images that the results refer to, in whatever place."""
+    wanted: set[str] = set()
+    for result in objects:
+        ds = result.ds
+        series = items(ds, "ReferencedSeriesSequence")
+        references = [i for s in series for i in items(s, "ReferencedInstanceSequence")]
+        references += [r for frame in frames_of(ds) for r in source_references(frame)]
+        references += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
+        for study in items(ds, "CurrentRequestedProcedureEvidenceSequence"):
+            for s in items(study, "ReferencedSeriesSequence"):
+                references += items(s, "ReferencedSOPSequence")
+        wanted |= {text(r, "ReferencedSOPInstanceUID") for r in references}
+    return wanted - {text(result.ds, "SOPInstanceUID") for result in objects}
 
 
-def _headers(sources: Path) -> Iterator[Dataset]:
-    """The image headers below a folder; the node's own objects and what is no DICOM are passed over."""
+def _headers(sources: Path, wanted: set[str]) -> Iterator[Dataset]:
+    """The headers with these SOP Instance UIDs below a folder, each once; what is no DICOM is passed over."""
+    seen = set()
     for path in [sources] if sources.is_file() else sorted(p for p in sources.rglob("*") if p.is_file()):
         try:
             ds = pydicom.dcmread(path, stop_before_pixels=True)
@@ -175,5 +225,7 @@ def _headers(sources: Path) -> Iterator[Dataset]:
         except READ_ERRORS:
             # A spoilt image is then missed by name, since the results refer to it.
             continue
-        if text(ds, "Manufacturer") != MANUFACTURER and "ImagePositionPatient" in ds:
+        uid = text(ds, "SOPInstanceUID")
+        if uid in wanted and uid not in seen:
+            seen.add(uid)
             yield ds

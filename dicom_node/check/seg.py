@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from pydicom import Dataset
 from pydicom.uid import UID
 
+from dicom_node.check.frames import (
+    frames_of,
+    masks,
+    pixel_problem,
+    position,
+    segment_number,
+    shared,
+    source_references,
+    source_uid,
+    summed_up,
+)
 from dicom_node.check.identity import Identity
 from dicom_node.check.objects import (
     CodeKey,
@@ -22,10 +32,17 @@ from dicom_node.check.objects import (
     value,
 )
 
+ANATOMICAL_STRUCTURE = ("SCT", "91723000")
+
 
 @dataclass(frozen=True)
 class SegmentSummary:
-    """What an SR must agree with: one segment as the SEG has it; ``millilitres`` from its own pixels."""
+    """What an SR must agree with: one segment as the SEG has it.
+
+    Attributes:
+        anatomy: where it is: its Anatomic Region, or its type if that is an anatomical structure; else empty strings.
+        millilitres: from its own pixels.
+    """
 
     number: int
     label: str
@@ -34,6 +51,7 @@ class SegmentSummary:
     laterality: CodeKey
     tracking_id: str
     tracking_uid: str
+    anatomy: CodeKey
     voxels: int
     millilitres: float
 
@@ -56,7 +74,7 @@ def _check_layout(result: ResultFile) -> list[str]:
     problems = []
     if text(ds, "SegmentationType") != "BINARY":
         problems.append(f"{name}: SegmentationType is {text(ds, 'SegmentationType')}, not BINARY")
-    frames = len(items(ds, "PerFrameFunctionalGroupsSequence"))
+    frames = len(frames_of(ds))
     if numbers(ds, "NumberOfFrames") != [frames]:
         problems.append(
             f"{name}: NumberOfFrames is {text(ds, 'NumberOfFrames') or 'absent'}, but {frames} frames are described"
@@ -78,15 +96,13 @@ def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     series = items(ds, "ReferencedSeriesSequence")
     if not series:
         return [*problems, f"{name}: ReferencedSeriesSequence is absent"]
-    listed = set()
     for item in series:
         if text(item, "SeriesInstanceUID") not in sources.series:
             problems.append(
                 f"{name}: ReferencedSeriesSequence names the series {text(item, 'SeriesInstanceUID')}, "
                 f"the source images are of {', '.join(sorted(sources.series))}"
             )
-        listed |= {text(i, "ReferencedSOPInstanceUID") for i in items(item, "ReferencedInstanceSequence")}
-    unknown = sorted(listed - sources.by_uid.keys())
+    unknown = sorted(_listed(ds) - sources.by_uid.keys())
     if unknown:
         problems.append(
             f"{name}: ReferencedSeriesSequence names {len(unknown)} instances that are no source image, "
@@ -95,13 +111,22 @@ def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     return problems
 
 
+def _listed(ds: Dataset) -> set[str]:
+    """The SOP Instance UIDs in ReferencedSeriesSequence."""
+    return {
+        text(i, "ReferencedSOPInstanceUID")
+        for series in items(ds, "ReferencedSeriesSequence")
+        for i in items(series, "ReferencedInstanceSequence")
+    }
+
+
 def _check_grid(result: ResultFile, sources: Sources) -> list[str]:
     ds, name, first = result.ds, result.name, sources.first
     problems = []
     for keyword in ("Rows", "Columns"):
         if value(ds, keyword) != value(first, keyword):
             problems.append(f"{name}: {keyword} is {value(ds, keyword)}, that of the source is {value(first, keyword)}")
-    measures = _shared(ds, "PixelMeasuresSequence")
+    measures = shared(ds, "PixelMeasuresSequence")
     spacing, expected = numbers(measures, "PixelSpacing"), numbers(first, "PixelSpacing")
     if not close(spacing, expected):
         problems.append(f"{name}: PixelSpacing is {spacing}, that of the source images is {expected}")
@@ -110,7 +135,7 @@ def _check_grid(result: ResultFile, sources: Sources) -> list[str]:
         problems.append(
             f"{name}: SpacingBetweenSlices is {between}, the source images are {sources.slice_distance:.4f} mm apart"
         )
-    orientation = numbers(_shared(ds, "PlaneOrientationSequence"), "ImageOrientationPatient")
+    orientation = numbers(shared(ds, "PlaneOrientationSequence"), "ImageOrientationPatient")
     expected = numbers(first, "ImageOrientationPatient")
     if not close(orientation, expected):
         problems.append(f"{name}: ImageOrientationPatient is {orientation}, that of the source images is {expected}")
@@ -121,26 +146,36 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
     """Each frame: its segment, its source image, and that it lies where that image lies."""
     numbers_known = {value(s, "SegmentNumber") for s in items(result.ds, "SegmentSequence")}
     seen: set[tuple[object, tuple[float, ...]]] = set()
+    indices: set[tuple[float, ...]] = set()
+    listed = _listed(result.ds)
     found: dict[str, list[str]] = {}
-    for index, frame in enumerate(items(result.ds, "PerFrameFunctionalGroupsSequence"), start=1):
-        segment = _segment_number(frame, result.ds)
-        position = _position(frame)
+    for index, frame in enumerate(frames_of(result.ds), start=1):
+        segment = segment_number(frame, result.ds)
+        place = position(frame)
         where = f"{result.name}: frame {index}"
         if segment not in numbers_known:
             found.setdefault("segment", []).append(
                 f"{where} is of segment {segment}, but SegmentSequence has {sorted(map(str, numbers_known))}"
             )
-        place = (segment, tuple(round(p, 3) for p in position))
-        if place in seen:
-            found.setdefault("twice", []).append(f"{where} repeats the place {position} of segment {segment}")
-        seen.add(place)
-        for kind, problem in _check_frame_source(frame, position, sources):
+        key = (segment, tuple(round(p, 3) for p in place))
+        if key in seen:
+            found.setdefault("twice", []).append(f"{where} repeats the place {place} of segment {segment}")
+        seen.add(key)
+        dimensions = tuple(numbers((items(frame, "FrameContentSequence") or [Dataset()])[0], "DimensionIndexValues"))
+        if not dimensions or dimensions in indices:
+            fault = f"repeats the DimensionIndexValues {dimensions}" if dimensions else "has no DimensionIndexValues"
+            found.setdefault("dimensions", []).append(f"{where} {fault}")
+        indices.add(dimensions)
+        uid = source_uid(frame)
+        if uid and uid not in listed:
+            found.setdefault("unlisted", []).append(f"{where} refers to {uid}, which ReferencedSeriesSequence lacks")
+        for kind, problem in _check_frame_source(frame, place, sources):
             found.setdefault(kind, []).append(f"{where} {problem}")
-    return [_summed_up(all_of_kind) for all_of_kind in found.values()]
+    return [summed_up(all_of_kind) for all_of_kind in found.values()]
 
 
-def _check_frame_source(frame: Dataset, position: list[float], sources: Sources) -> list[tuple[str, str]]:
-    references = items(frame, "DerivationImageSequence", "SourceImageSequence")
+def _check_frame_source(frame: Dataset, place: list[float], sources: Sources) -> list[tuple[str, str]]:
+    references = source_references(frame)
     if len(references) != 1:
         return [("references", f"refers to {len(references)} source images in DerivationImageSequence, not to one")]
     uid = text(references[0], "ReferencedSOPInstanceUID")
@@ -153,14 +188,20 @@ def _check_frame_source(frame: Dataset, position: list[float], sources: Sources)
     if text(references[0], "ReferencedSOPClassUID") != text(image, "SOPClassUID"):
         problems.append(("class", f"gives the image {uid} another ReferencedSOPClassUID than it has"))
     expected = numbers(image, "ImagePositionPatient")
-    if not close(position, expected):
-        problems.append(("position", f"lies at {position}, the source image that it refers to lies at {expected}"))
+    if not close(place, expected):
+        problems.append(("position", f"lies at {place}, the source image that it refers to lies at {expected}"))
     return problems
 
 
 def _check_algorithm(result: ResultFile, identity: Identity) -> list[str]:
     problems = []
     for item in items(result.ds, "SegmentSequence"):
+        kind = text(item, "SegmentAlgorithmType")
+        if kind != "AUTOMATIC":
+            problems.append(
+                f"{result.name}: SegmentAlgorithmType of segment {value(item, 'SegmentNumber')} is "
+                f"{kind or 'absent'}, not AUTOMATIC"
+            )
         algorithm = (items(item, "SegmentationAlgorithmIdentificationSequence") or [Dataset()])[0]
         named = (text(algorithm, "AlgorithmName"), text(algorithm, "AlgorithmVersion"))
         if named != identity[:2]:
@@ -184,22 +225,15 @@ def _check_segments(result: ResultFile, segments: dict[int, SegmentSummary]) -> 
 
 
 def _count_voxels(result: ResultFile) -> tuple[dict[int, int], list[str]]:
-    """Voxels by segment number, from the packed bits (PS3.5 section 8.1.1: the first pixel is the lowest bit)."""
-    ds = result.ds
-    frames = items(ds, "PerFrameFunctionalGroupsSequence")
-    rows, columns = numbers(ds, "Rows"), numbers(ds, "Columns")
-    size = int(rows[0] * columns[0]) if rows and columns else 0
-    data = value(ds, "PixelData") or b""
-    needed = -(-len(frames) * size // 8)
-    if size == 0 or value(ds, "BitsAllocated") != 1 or not 0 <= len(data) - needed <= 1:
-        return {}, [f"{result.name}: PixelData has {len(data)} bytes, {len(frames)} frames of 1 bit need {needed}"]
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=len(frames) * size, bitorder="little")
-    counts = bits.reshape(len(frames), size).sum(axis=1, dtype=np.int64)
+    """Voxels by segment number."""
+    problem = pixel_problem(result)
+    if problem:
+        return {}, [problem]
     voxels: dict[int, int] = {}
-    for frame, count in zip(frames, counts, strict=True):
-        number = _segment_number(frame, result.ds)
+    for frame, mask in masks(result.ds):
+        number = segment_number(frame, result.ds)
         if isinstance(number, int):
-            voxels[number] = voxels.get(number, 0) + int(count)
+            voxels[number] = voxels.get(number, 0) + int(mask.sum())
     return voxels, []
 
 
@@ -217,40 +251,28 @@ def _summaries(result: ResultFile, sources: Sources, voxels: dict[int, int]) -> 
             laterality=code_of(kind, "SegmentedPropertyTypeModifierCodeSequence"),
             tracking_id=text(item, "TrackingID"),
             tracking_uid=text(item, "TrackingUID"),
+            anatomy=_anatomy(item),
             voxels=voxels.get(number, 0),
             millilitres=voxels.get(number, 0) * volume / 1000,
         )
     return segments
 
 
+def _anatomy(item: Dataset) -> CodeKey:
+    if items(item, "AnatomicRegionSequence"):
+        return code_of(item, "AnatomicRegionSequence")
+    is_structure = code_of(item, "SegmentedPropertyCategoryCodeSequence") == ANATOMICAL_STRUCTURE
+    return code_of(item, "SegmentedPropertyTypeCodeSequence") if is_structure else ("", "")
+
+
 def _voxel_volume(ds: Dataset, sources: Sources) -> float:
     """mm³, by the source's geometry where it is known, since the SEG's own may be what is wrong."""
-    measures = _shared(ds, "PixelMeasuresSequence")
+    measures = shared(ds, "PixelMeasuresSequence")
     spacing = numbers(sources.first, "PixelSpacing") if sources.headers else numbers(measures, "PixelSpacing")
     distance = sources.slice_distance
     if distance is None:
         own = numbers(measures, "SpacingBetweenSlices") or numbers(measures, "SliceThickness")
-        orientation = numbers(_shared(ds, "PlaneOrientationSequence"), "ImageOrientationPatient")
-        positions = [_position(f) for f in items(ds, "PerFrameFunctionalGroupsSequence")]
+        orientation = numbers(shared(ds, "PlaneOrientationSequence"), "ImageOrientationPatient")
+        positions = [position(f) for f in frames_of(ds)]
         distance = own[0] if own else slice_distance(positions, orientation)
     return spacing[0] * spacing[1] * distance if len(spacing) == 2 and distance else 0.0
-
-
-def _shared(ds: Dataset, keyword: str) -> Dataset:
-    return (items(ds, "SharedFunctionalGroupsSequence", keyword) or [Dataset()])[0]
-
-
-def _position(frame: Dataset) -> list[float]:
-    return numbers((items(frame, "PlanePositionSequence") or [Dataset()])[0], "ImagePositionPatient")
-
-
-def _segment_number(frame: Dataset, ds: Dataset) -> object:
-    """The frame's own, or, in a SEG of one segment, the one that all frames share."""
-    own = items(frame, "SegmentIdentificationSequence")
-    return value(own[0] if own else _shared(ds, "SegmentIdentificationSequence"), "ReferencedSegmentNumber")
-
-
-def _summed_up(problems: list[str]) -> str:
-    """One sentence for a problem that many frames share."""
-    more = len(problems) - 1
-    return problems[0] if not more else f"{problems[0]}; so do {more} more frames"

@@ -41,6 +41,7 @@ REFERENCED_SEGMENT = ("DCM", "121191")
 SOURCE_SERIES = ("DCM", "121232")
 VOLUME = ("SCT", "118565006")
 
+NOT_ANALYSED = "Not analysed, because"
 MILLILITRES: Mapping[str, float] = {"mL": 1.0, "ml": 1.0, "cm3": 1.0, "mm3": 1e-3, "uL": 1e-3, "L": 1e3, "l": 1e3}
 RELATIVE, ABSOLUTE = 0.005, 0.01
 """A volume may differ from its mask's by 0.5 % or 0.01 mL, whichever is more."""
@@ -54,7 +55,9 @@ class SegObject:
     segments: dict[int, SegmentSummary]
 
 
-def check_sr(result: ResultFile, segs: Mapping[str, SegObject], sources: Sources, identity: Identity) -> list[str]:
+def check_sr(
+    result: ResultFile, segs: Mapping[str, SegObject], sources: Sources, identity: Identity, *, measured: bool = True
+) -> list[str]:
     """Every problem of a report.
 
     Args:
@@ -62,11 +65,18 @@ def check_sr(result: ResultFile, segs: Mapping[str, SegObject], sources: Sources
         segs: the run's SEGs by SOP Instance UID.
         sources: the source images; empty: references to images are not checked.
         identity: what the SR's Contributing Equipment names.
+        measured: whether a report on segments must have a number; False when the algorithm measures nothing.
     """
     groups = [i for i in content(result.ds, deep=True) if _name(i) == MEASUREMENT_GROUP]
     problems = _check_frame(result, identity)
     problems += _check_words(result, segs, groups)
     problems += _check_references(result, segs, sources)
+    if measured and not any(text(i, "ValueType") == "NUM" for i in content(result.ds, deep=True)):
+        problems += [
+            f"{result.name}: it has no measurement (NUM), but {seg.result.name} describes {len(seg.segments)} segments"
+            for seg in segs.values()
+            if seg.segments
+        ]
     for index, group in enumerate(groups, start=1):
         where = f"{result.name}: measurement group {_tracking(group)[0] or index}"
         problems += _check_group(where, group, segs, identity)
@@ -82,9 +92,11 @@ def check_sr(result: ResultFile, segs: Mapping[str, SegObject], sources: Sources
 
 
 def _check_frame(result: ResultFile, identity: Identity) -> list[str]:
-    """Title, procedure and observer."""
+    """Title, completeness, procedure and observer."""
     ds, name = result.ds, result.name
     problems = []
+    if text(ds, "CompletionFlag") != "COMPLETE":
+        problems.append(f"{name}: CompletionFlag is {text(ds, 'CompletionFlag') or 'absent'}, not COMPLETE")
     if code_of(ds, "ConceptNameCodeSequence") != TITLE:
         problems.append(f"{name}: the title is {code_of(ds, 'ConceptNameCodeSequence')}, not {TITLE}")
     template = (items(ds, "ContentTemplateSequence") or [Dataset()])[0]
@@ -111,16 +123,25 @@ def _check_frame(result: ResultFile, identity: Identity) -> list[str]:
 
 def _check_words(result: ResultFile, segs: Mapping[str, SegObject], groups: Sequence[Dataset]) -> list[str]:
     """What must be said in words."""
-    words = [text(i, "TextValue") for i in content(result.ds, deep=True) if text(i, "ValueType") == "TEXT"]
+    words = _words(result.ds)
     problems = []
     if not any("research use only" in w.lower() for w in words):
         problems.append(f"{result.name}: no text says 'for research use only'")
-    silent = not any(w.startswith(("Not analysed, because", "No finding")) for w in words)
+    silent = not any(w.startswith((NOT_ANALYSED, "No finding")) for w in words)
     if not groups and silent:
         problems.append(f"{result.name}: it has no measurement and says neither 'No finding' nor 'Not analysed'")
     if segs and not silent:
         problems.append(f"{result.name}: it says that nothing was found or analysed, but there is a SEG")
     return problems
+
+
+def says_not_analysed(result: ResultFile) -> bool:
+    """Whether a report says that there was no analysis."""
+    return any(w.startswith(NOT_ANALYSED) for w in _words(result.ds))
+
+
+def _words(ds: Dataset) -> list[str]:
+    return [text(i, "TextValue") for i in content(ds, deep=True) if text(i, "ValueType") == "TEXT"]
 
 
 def _check_references(result: ResultFile, segs: Mapping[str, SegObject], sources: Sources) -> list[str]:
@@ -188,15 +209,20 @@ def _check_group(where: str, group: Dataset, segs: Mapping[str, SegObject], iden
 def _check_segment(where: str, group: Dataset, s: SegmentSummary) -> list[str]:
     """The group and the segment that it refers to say the same of it."""
     site = next((i for i in content(group) if _name(i) == FINDING_SITE), Dataset())
-    pairs: list[tuple[str, object, object]] = [
+    pairs: list[tuple[str, str | CodeKey, str | CodeKey]] = [
         ("Tracking Unique Identifier", _tracking(group)[1], s.tracking_uid),
         ("Tracking Identifier", _tracking(group)[0], s.tracking_id),
         ("Finding", _code_value(group, FINDING), s.type),
         ("Finding Category", _code_value(group, FINDING_CATEGORY), s.category),
         ("Laterality", _code_value(site, LATERALITY), s.laterality),
     ]
+    if s.anatomy[1]:
+        measured = [i for i in content(group) if text(i, "ValueType") == "NUM"]
+        own = [i for parent in (group, *measured) for i in content(parent) if _name(i) == FINDING_SITE]
+        sites = dict.fromkeys(code_of(i, "ConceptCodeSequence") for i in own) or [("", "")]
+        pairs += [("Finding Site", found, s.anatomy) for found in sites]
     return [
-        f"{where}: {what} is {found or 'absent'}, segment {s.number} of the SEG has {wanted}"
+        f"{where}: {what} is {found if any(found) else 'absent'}, segment {s.number} of the SEG has {wanted}"
         for what, found, wanted in pairs
         if found != wanted
     ]
@@ -222,7 +248,9 @@ def _check_number(where: str, item: Dataset, own: Sequence[SegmentSummary], segs
             problems += reference_problems
     if _name(item) == VOLUME and own:
         segments = segments or list(own)
-    if segments and unit[1] in MILLILITRES:
+    if (_name(item) == VOLUME or segments) and not (unit[0] == "UCUM" and unit[1] in MILLILITRES):
+        problems.append(f"{where}: {name} is a volume in {unit[1]} ({unit[0]}), which is no known unit of volume")
+    elif segments:
         problems += _check_volume(where, name, found[0] * MILLILITRES[unit[1]], segments)
     return problems
 

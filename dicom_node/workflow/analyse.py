@@ -173,7 +173,9 @@ def check_step(run_id: str, answer: dict[str, Any]) -> bool:
     s = services()
     run = the_run(run_id)
     with timed(run_id, "check"):
-        problems = check_results([o.path for o in s.runs.results(run_id)], run_headers(s, run, answer))
+        findings = load_findings(s.folder(run_id)) if answer["outcome"] == "found" else None
+        results = [o.path for o in s.runs.results(run_id)]
+        problems = check_results(results, run_headers(s, run, answer), findings=findings)
     if not problems:
         return True
     s.runs.set_state(run_id, RunState.SET_ASIDE, str(CheckFailed(problems)))

@@ -1,0 +1,65 @@
+"""The mask of a Segmentation, pixel by pixel, against the label map that it was made of.
+
+Numbers and references can all be right while the mask is mirrored in each frame or lies one slice off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dicom_node.check.frames import frame_size, frames_of, masks, pixel_problem, segment_number, source_uid, summed_up
+from dicom_node.check.objects import ResultFile, Sources
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the algorithm found, as far as results are compared with it.
+
+    Attributes:
+        label_map: uint8, shape (slices, rows, columns); slices in their order along the planes' normal.
+        measured: whether there are measurements.
+    """
+
+    label_map: npt.NDArray[np.uint8]
+    measured: bool
+
+
+def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
+    """Every frame is the label map's plane of its source image, and no plane with a voxel is left out."""
+    if not sources.headers or pixel_problem(result):
+        return []  # nothing to find a plane by; said elsewhere
+    label_map, name = found.label_map, result.name
+    order = sources.stacked
+    if order is None:
+        return [f"{name}: the findings cannot be laid over the source images, some of which have no place in space"]
+    if len(order) != len(label_map):
+        return [f"{name}: the findings have {len(label_map)} slices, the source images are {len(order)}"]
+    if frame_size(result.ds) != label_map.shape[1:]:
+        return [f"{name}: a frame has {frame_size(result.ds)} pixels, a slice of the findings {label_map.shape[1:]}"]
+    plane_of = {uid: plane for plane, uid in enumerate(order)}
+    wrong, seen = [], set()
+    for index, (frame, mask) in enumerate(masks(result.ds), start=1):
+        uid, number = source_uid(frame), segment_number(frame, result.ds)
+        if uid not in plane_of or not isinstance(number, int):
+            continue  # said elsewhere
+        seen.add((plane_of[uid], number))
+        differ = int((mask != (label_map[plane_of[uid]] == number)).sum())
+        if differ:
+            wrong.append(
+                f"{name}: frame {index} differs in {differ} pixels from segment {number} "
+                f"of the findings on the image {uid}"
+            )
+    problems = [summed_up(wrong)] if wrong else []
+    wanted = {(k, int(n)) for k, plane in enumerate(label_map) for n in np.unique(plane) if n}
+    missing = sorted(wanted - seen)
+    if missing:
+        plane, number = missing[0]
+        more = f"; so do {len(missing) - 1} more" if len(missing) > 1 else ""
+        problems.append(
+            f"{name}: segment {number} of the findings on the image {order[plane]} lacks its frame{more} "
+            f"({len(frames_of(result.ds))} frames are there)"
+        )
+    return problems
