@@ -244,8 +244,8 @@ def _encode(
         objects = encode_findings(findings, headers, context, folder)
     else:
         objects = encode_not_analysed(answer["reason"], headers, context, folder)
-    findings = load_findings(folder / "findings") if answer["outcome"] == "found" else None
-    problems = check_results([o.path for o in objects], headers, findings=findings)
+    saved = load_findings(folder / "findings") if answer["outcome"] == "found" else None
+    problems = check_results([o.path for o in objects], headers, findings=saved)
     state = "done" if answer["outcome"] == "found" else "not_analysed"
     return {
         "state": "set_aside" if problems else state,
