@@ -17,6 +17,7 @@ Tensor = torch.Tensor
 
 SHAPE = (32, 48, 48)  # 1 mm; close to the shape of training, on which instance normalisation depends
 MEASURED = (32, 48, 32)  # the shape of training; intensities are normalised over it
+REACH = 15.0  # mm; how far from the middle of the patch a hippocampus is expected
 TURNS = (-8.0, 0.0, 8.0)  # degrees about x: the mean over these views is steadier than one
 
 
@@ -80,16 +81,22 @@ def views(
     return total / weight.clamp(min=1e-3), straight, inside
 
 
-def one_piece(probability: Tensor, allowed: Tensor | None) -> npt.NDArray[np.bool_]:
-    """The largest connected piece of hippocampus, one voxel of margin included; bool (x, y, z)."""
-    whole = probability[1:].sum(0)
-    if allowed is not None:
-        whole = whole * allowed
-    pieces, count = ndimage.label((whole > 0.5).cpu().numpy())
+def one_piece(probability: Tensor, allowed: Tensor) -> npt.NDArray[np.bool_]:
+    """The piece of hippocampus that is large and near the middle, a margin of two voxels included; bool (x, y, z).
+
+    Args:
+        probability: (3, x, y, z).
+        allowed: float (x, y, z); 0 where there can be none.
+    """
+    whole = (probability[1:].sum(0) * allowed).cpu().numpy()
+    pieces, count = ndimage.label(whole > 0.5)
     if count == 0:
         return np.zeros(pieces.shape, bool)
-    largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-    grown: npt.NDArray[np.bool_] = ndimage.binary_dilation(pieces == largest, iterations=2)
+    numbers = np.arange(1, count + 1)
+    sizes = np.bincount(pieces.ravel())[1:]
+    offsets = np.array(ndimage.center_of_mass(whole, pieces, numbers)) - (np.array(whole.shape) - 1) / 2
+    weights = sizes * np.exp(-((offsets / REACH) ** 2).sum(1) / 2)
+    grown: npt.NDArray[np.bool_] = ndimage.binary_dilation(pieces == numbers[weights.argmax()], iterations=2)
     return grown
 
 
@@ -114,15 +121,15 @@ def segment(
     # two looks by one network bring the patch to where the hippocampus is; the last is by all, over all views
     for some, turns in ((networks[:1], (0.0,)), (networks[:1], (0.0,)), (networks, TURNS)):
         probability, grid, inside = views(source, centre, mirror, some, turns)
-        allowed = None
+        allowed = inside.to(probability)
         if near is not None:
             rough = resample(near[0][None], near[1], grid)[0] > 0.15
             grown = ndimage.binary_dilation(rough.cpu().numpy(), iterations=8)
-            allowed = torch.from_numpy(grown).to(probability)
+            allowed = allowed * torch.from_numpy(grown).to(probability)
         kept = one_piece(probability, allowed)
         if not kept.any():
             return None
-        mask = torch.from_numpy(kept).to(probability)
+        mask = torch.from_numpy(kept).to(probability) * inside
         parts = probability[1:] * mask
         whole = parts.sum(0).cpu().numpy()
         centre = grid.to_mm(np.array(ndimage.center_of_mass(whole)))
