@@ -3,11 +3,12 @@ often empty or left at the scanner's default."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from dicom_node.route.evidence import UNKNOWN, Evidence, fold, number, numbers, tokens, values, words
+from dicom_node.route.evidence import UNKNOWN, Evidence, fold, number, numbers, spaced, tokens, values, words
 
 # PS3.16 CID 4031 and Annex L: SNOMED CT and, of older objects, SNOMED RT (schemes SRT, SNM3, 99SDM).
 _CODES: Final[Mapping[str, str]] = {
@@ -72,6 +73,12 @@ _CHARACTERS: Final[Mapping[str, Sequence[str]]] = {
 # Sequences and studies that are done of the brain and hardly of anything else; tried when no word names a part.
 _BRAIN_SEQUENCES: Final = "mprage mprages rage adni flair bravo fspgrbravo mdeft tractography dti bold fmri asl"
 
+# Heads that are not the head.
+_OTHER_HEAD: Final = re.compile(
+    r"\b(femoral|femur|humeral|humerus|radial|fibular|pancrea\w*|metatarsal|metacarpal) head\b"
+    r"|\bhead of (?:the )?(femur|humerus|radius|fibula|pancreas)"
+)
+
 BODY_PARTS: Final = (*_WORDS, UNKNOWN)
 """What a rule may ask for."""
 
@@ -105,6 +112,7 @@ def infer_body_part(tags: Mapping[str, Any]) -> Evidence:
 
 def _named(text: str) -> tuple[str, str] | None:
     """The part that a text names, and the word that names it."""
+    text = _OTHER_HEAD.sub(lambda found: found[1] or found[2], fold(spaced(text)))
     found = tokens(text)
     # "C SPINE", "head-neck" and "whole body" are also written apart.
     found += [a + b for a, b in pairwise(found) if len(a) == 1 or a in ("head", "whole")]
@@ -112,10 +120,9 @@ def _named(text: str) -> tuple[str, str] | None:
         word = _match(found, listed)
         if word:
             return part, word
-    folded = fold(text)
     for part, characters in _CHARACTERS.items():
         for word in characters:
-            if fold(word) in folded:
+            if fold(word) in text:
                 return part, word
     return None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dicom_node.model.instance import Series
 from dicom_node.route.body_part import infer_body_part
+from dicom_node.route.contrast_agent import enhanced
 from dicom_node.route.evidence import Evidence, number, numbers, values, words
 from dicom_node.route.rules import Condition, Rule
 from dicom_node.route.series_kind import infer_series_kind, slice_count, without_localizers
@@ -80,8 +81,8 @@ def decide(series: Sequence[Series], rules: Sequence[Rule], accepts: Mapping[str
     """Decide for a whole study. The same study and rules always give the same decision.
 
     The node's own results never count. Within a rule the best series is wanted unless the rule says
-    ``series: all``: first the kind that the rule names first, then original before derived, more slices, finer
-    voxels, lower Series Number. An algorithm that an earlier rule runs is not run again by a later one, except on
+    ``series: all``: first the kind that the rule names first, then native before contrast-enhanced, original before
+    derived, more slices, finer voxels, lower Series Number. An algorithm that an earlier rule runs is not run again by a later one, except on
     other series by a rule with ``series: all``.
 
     Args:
@@ -192,12 +193,14 @@ def _kind_rank(rule: Rule, c: _Candidate) -> int:
 
 def _rank(rule: Rule, c: _Candidate) -> tuple[Any, ...]:
     """Smaller is better."""
-    return (_kind_rank(rule, c), not c.original, -c.slices, round(c.voxel_mm3, 4), *_order(c))
+    return (_kind_rank(rule, c), enhanced(c.tags), not c.original, -c.slices, round(c.voxel_mm3, 4), *_order(c))
 
 
 def _preferred_because(rule: Rule, best: _Candidate, other: _Candidate) -> str:
     if _kind_rank(rule, best) != _kind_rank(rule, other):
         return f"it is {best.kind.value}, this one {other.kind.value}"
+    if enhanced(best.tags) != enhanced(other.tags):
+        return "it is native, this one was acquired after contrast medium"
     if best.original != other.original:
         return "it is original, this one derived"
     if best.slices != other.slices:

@@ -54,12 +54,14 @@ _NAMES: Final[Sequence[tuple[str, re.Pattern[str]]]] = tuple(
         ),
         (
             "derived",
-            rf"{_EDGE}(mip|minip|e?adc|fa|cbf|cbv|mtt|ttp|tmax|t[12]\*? ?map\w*|screen ?save|subtraction)(?![^\W_])",
+            rf"{_EDGE}(mip|minip|e?adc|fa(?! ?=?\d)|cbf|cbv|mtt|ttp|tmax|t[12]\*? ?map\w*|screen ?save|subtraction)(?![^\W_])",
         ),
         ("dwi", rf"{_EDGE}(dwi?|dti|diff\w*|difus\w*|trace\w*|b ?[1-9]\d{{2,3}})(?![^\W_])|弥散|拡散"),
         ("dynamic", rf"{_EDGE}(bold|(rs ?)?f ?mri|perf\w*|p?c?asl|dsc|dce|epfid\w*|resting)(?![^\W_])|灌注|灌流"),
         ("t2_star", rf"{_EDGE}(t2 ?\*|t2 ?star\w*|swi\w*|swan|hemo|haemo|venobold|swip)|t2\*|t2st"),
         ("angiography", rf"{_EDGE}(tof\w*|mra|cemra|mrv|angio\w*|pca|venography|fl3d1r\w*)(?![^\W_])|血管"),
+        ("derived", rf"mp2.?rage.*{_EDGE}t1 ?images|{_EDGE}t1 ?images.*mp2.?rage"),
+        ("volume", rf"mp2.?rage.*{_EDGE}inv ?\d|{_EDGE}inv ?\d.*mp2.?rage"),  # only UNI is T1-weighted
         ("t1_volume", rf"{_EDGE}(e?t1w?|3?dt1w?)(?![0-9])(?=.*flair)"),  # T1 FLAIR is T1
         ("flair", r"flair|dark.?fluid|tirm.*dark|dark.*tirm|spcir"),
         (
@@ -124,8 +126,8 @@ def _not_a_stack(images: Sequence[Instance], tags: Mapping[str, Any], modality: 
     image_type = words(tags, "ImageType")
     if "LOCALIZER" in image_type:
         return Evidence("localizer", "ImageType: LOCALIZER")
-    named = _from_names(tags, ("localizer",))
-    if named:
+    named = _from_names(tags)
+    if named and named.value == "localizer":
         return named
     if len(images) <= 30 and _several_planes(images):
         return Evidence("localizer", f"ImageOrientationPatient: several planes in {len(images)} images")
@@ -172,7 +174,7 @@ def _contrast(images: Sequence[Instance], tags: Mapping[str, Any]) -> Evidence |
     strongest = max((number(i.tags, "DiffusionBValue") or 0.0 for i in images), default=0.0)
     if strongest > 50:
         return Evidence("dwi", f"DiffusionBValue: {strongest:.0f}")
-    named = _from_names(tags, tuple(kind for kind, _ in _NAMES if kind != "localizer"))
+    named = _from_names(tags)
     if named:
         return named
     if (number(tags, "NumberOfTemporalPositions") or 1) > 2:
@@ -180,12 +182,12 @@ def _contrast(images: Sequence[Instance], tags: Mapping[str, Any]) -> Evidence |
     return _from_timing(tags)
 
 
-def _from_names(tags: Mapping[str, Any], kinds: Sequence[str]) -> Evidence | None:
+def _from_names(tags: Mapping[str, Any]) -> Evidence | None:
     """By the names that people and vendors give: the series' own name counts before the protocol's."""
     for keyword in ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName"):
         text = fold(spaced(" ".join(map(str, values(tags, keyword)))))
         for kind, pattern in _NAMES:
-            found = pattern.search(text) if kind in kinds else None
+            found = pattern.search(text)
             if found:
                 return Evidence(kind, f"{keyword}: {found.group(0).strip()}")
     return None

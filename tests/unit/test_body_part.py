@@ -61,6 +61,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"StudyDescription": "HEAD NECK CT"}, "brain", "head"),
     ({"StudyDescription": "MRT HWS"}, "spine", "hws"),
     ({"StudyDescription": "IRM du sein gauche et mamma"}, "breast", "mamma"),
+    ({"SeriesDescription": "T1 Femoral_Head cor", "Modality": "MR"}, "unknown", ""),
+    ({"SeriesDescription": "head of pancreas"}, "abdomen", "pancrea"),
     ({"SeriesDescription": "COR T1", "Modality": "MR"}, "unknown", ""),
     ({"SeriesDescription": "Krankenhaus"}, "unknown", ""),
     ({}, "unknown", ""),

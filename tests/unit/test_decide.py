@@ -98,6 +98,29 @@ def test_original_comes_before_derived_with_more_slices() -> None:
     assert reasons(decision)["1.2.1"] == "series 3 is preferred: it is original, this one derived"
 
 
+NATIVE = ["T1 MPRAGE", "t1_mprage_pre_gad", "Ax T1 w/o contrast", "T1 -C", "T1 ohne KM", "T1 SPACE", "T1 CE-free pre"]
+ENHANCED = ["T1 MPRAGE +C", "t1 post GAD", "T1 mprage Gd", "T1_KM", "T1 C+", "3D T1 CE", "AX T1 POST", "T1+GD"]
+
+
+@pytest.mark.parametrize(
+    ("native", "after"),
+    [
+        *(({"SeriesDescription": name}, {"SeriesDescription": "T1 +C"}) for name in NATIVE),
+        *(({}, {"SeriesDescription": name}) for name in ENHANCED),
+        ({"ContrastBolusAgent": "NONE"}, {"ContrastBolusAgent": "Gadovist"}),
+    ],
+)
+def test_native_comes_before_after_contrast_medium(native: dict[str, Any], after: dict[str, Any]) -> None:
+    decision = decide(
+        [series({**T1, **native, "SeriesNumber": 9}, 170, 1), series({**T1, **after, "SeriesNumber": 2}, 200, 2)],
+        [rule()],
+        ACCEPTS,
+    )
+    assert wanted(decision) == ["1.2.1"]
+    because = "series 9 is preferred: it is native, this one was acquired after contrast medium"
+    assert reasons(decision)["1.2.2"] == because
+
+
 def test_all_series_when_the_rule_says_so() -> None:
     study = [series(T1, 170, 1), series(T2, 30, 2), series(T1, 3, 3)]
     decision = decide(study, [rule(series="all")], ACCEPTS)

@@ -18,8 +18,9 @@ NAMES = {
     "t1_volume": (
         "t1_mprage_sag_p2_iso_1.0", "ADNI_Sag3D MPRAGE", "Sag FSPGR BRAVO", "3D T1 TFE", "sT1W_3D_TFE", "AxT1",
         "MP-RAGE", "T1 FLAIR ax", "3DT1 FFE", "eT1W_TSE", "SAG 3D T1 +C", "t1_space", "MP2RAGE_UNI",
-        "3D T1 矢状", "IR-FSPGR",
+        "3D T1 矢状", "IR-FSPGR", "3D T1 FA 10", "t1 fl3d fa=15",
     ),
+    "volume": ("mp2rage_INV1", "MP2RAGE sag INV 2"),
     "t2": ("t2_tse_tra", "Ax T2 FRFSE", "T2W_TSE", "T2 HASTE", "CISS 3d", "STIR cor", "3D T2 space"),
     "flair": ("t2_flair_tra", "T2W_FLAIR", "3D FLAIR", "t2_tirm_tra_dark-fluid_fs", "Ax T2 FLAIR PROPELLER"),
     "t2_star": ("T2*_GRE", "ax t2 star", "SWI_Images", "SWAN", "hemo_t2"),
@@ -29,7 +30,8 @@ NAMES = {
     "angiography": ("TOF_3D_multi-slab", "MRA head", "3D TOF"),
     "localizer": ("localizer", "Scout", "SURVEY", "3-plane loc", "AAHead_Scout_MPR", "3 Plane Localiser", "定位像",
                   "Lokalizer", "plan scan"),
-    "derived": ("ADC (10^-6 mm²/s)", "TOF_MIP_COR", "rCBF cbf", "T1 map MOLLI", "T2map"),
+    "derived": ("ADC (10^-6 mm²/s)", "TOF_MIP_COR", "rCBF cbf", "T1 map MOLLI", "T2map", "DTI FA",
+                "mp2rage_T1_Images"),
 }  # fmt: skip
 BLANK = {**T1, "SeriesDescription": None, "StudyDescription": None}
 
@@ -40,6 +42,11 @@ def test_names(kind: str, name: str) -> None:
     found = infer_series_kind(series(tags, SeriesDescription=name))
     assert found.value == kind, found
     assert found.source.startswith("SeriesDescription")
+
+
+def test_the_name_of_the_series_counts_before_that_of_the_protocol() -> None:
+    assert infer_series_kind(series(T1, SeriesDescription="T1 MPRAGE", ProtocolName="Survey+T1")).value == "t1_volume"
+    assert infer_series_kind(series(T1, SeriesDescription=None, ProtocolName="Survey+T1")).value == "localizer"
 
 
 TIMING: list[tuple[dict[str, Any], str]] = [

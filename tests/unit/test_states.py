@@ -32,8 +32,9 @@ def test_an_illegal_move_raises_and_staying_is_legal():
 def test_what_ended_well_stays_ended():
     assert not RUN_MOVES[RunState.DONE]
     assert not RUN_MOVES[RunState.NOT_ANALYSED]
-    for state in (RunState.FAILED, RunState.SET_ASIDE):
-        assert RUN_MOVES[state] == {RunState.QUEUED}
+    assert RUN_MOVES[RunState.SET_ASIDE] == {RunState.QUEUED}
+    # only what failed on its way out is delivered again without being analysed again
+    assert RUN_MOVES[RunState.FAILED] == {RunState.QUEUED, RunState.DELIVERING}
     assert {RunState.DONE, RunState.NOT_ANALYSED, RunState.FAILED, RunState.SET_ASIDE} == RUN_ENDED
 
 
