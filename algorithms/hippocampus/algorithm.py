@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dicom_node.algorithm import AlgorithmFunction, Bundle, Findings, Volume
+from dicom_node.algorithm import AlgorithmFunction, Bundle, Findings, Measurement, Volume
 
 from . import contrast, find, fitness, networks, report, segment
 from .crop import crop_findings
+from .envelope import brain_envelope
 from .resample import LPS_TO_RAS, Grid, Image
 
 
@@ -68,10 +69,16 @@ def hippocampus(
         segment.paint(label_map, grid, side, *report.PARTS[name])
         details[name] = {"centre_ras_mm": [round(float(c), 1) for c in side.centre], "certainty": side.certainty}
     both = ("left", "right")
-    measurements = report.volumes(label_map, volume.voxel_volume, both)
-    value = {m.name: m.value for m in measurements}
+    volumes = report.volumes(label_map, volume.voxel_volume, both)
+    value = {m.name: m.value for m in volumes}
     asymmetry = report.asymmetry(value["Left hippocampus volume"], value["Right hippocampus volume"])
     notes = [report.PROTOCOL]
+    envelope = brain_envelope(image, head)
+    if envelope is None:
+        relative: tuple[Measurement, ...] = ()
+        notes.append(report.NO_HEAD_SIZE)
+    else:
+        relative = (report.head_size(envelope), *report.relative(volumes, envelope))
     if max(grid.spacing) > 1.6:
         notes.append(f"Voxels of up to {max(grid.spacing):.1f} mm: volumes are less exact than from 1 mm.")
-    return Findings(label_map, report.segments(both), (*measurements, asymmetry), tuple(notes), details)
+    return Findings(label_map, report.segments(both), (*volumes, asymmetry, *relative), tuple(notes), details)

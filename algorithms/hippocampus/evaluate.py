@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from algorithms.hippocampus import crop, find, networks, segment, train_data  # noqa: E402
+from algorithms.hippocampus.envelope import brain_envelope  # noqa: E402
 from algorithms.hippocampus.resample import Grid, Image  # noqa: E402
 
 Array = npt.NDArray[Any]
@@ -134,8 +135,8 @@ def centre_of(labels: Array, affine: Array) -> Array:
 
 def held_out_head(
     image: Image, name: str, folder: Path
-) -> tuple[tuple[find.Place | None, ...], tuple[segment.Hippocampus | None, ...]]:
-    """Both sides of an IXI head as the find stage places them and as the segment stage outlines them.
+) -> tuple[find.Head, tuple[find.Place | None, ...], tuple[segment.Hippocampus | None, ...]]:
+    """An IXI head as the find stage sees it, both sides as it places them and as the segment stage outlines them.
 
     Both networks are of folds that never saw this head.
     """
@@ -144,10 +145,11 @@ def held_out_head(
     head = find.find(image, [finder])
     found = find.left_and_right(head)
     near = (head.probability[find.HIPPOCAMPUS], head.grid)
-    return found, tuple(
+    outlined = tuple(
         None if place is None else segment.segment(image, place.centre, right, [segmenter], near)
         for place, right in zip(found, (False, True), strict=True)
     )
+    return head, found, outlined
 
 
 def ixi(data: Path, folds: list[int], folder: Path) -> Figures:
@@ -156,6 +158,7 @@ def ixi(data: Path, folds: list[int], folder: Path) -> Figures:
     The reference centres are those of automatic labels (DLMUSE) of another protocol than the segment stage's.
     """
     rows: dict[str, list[float]] = {"place": [], "outline": [], "found": []}
+    envelopes: list[float | None] = []
     swapped = 0
     for case in train_data.ixi_cases(data):
         if train_data.fold_of(case.name, train_data.FIND_FOLDS) not in folds:
@@ -163,7 +166,8 @@ def ixi(data: Path, folds: list[int], folder: Path) -> Figures:
         image, affine = head_image(case.image)
         labels, _ = train_data.read_ras(case.labels)
         centres = [centre_of(labels == k, affine) for k in (1, 2)]
-        found, outlined = held_out_head(image, case.name, folder)
+        head, found, outlined = held_out_head(image, case.name, folder)
+        envelopes.append(brain_envelope(image, head))
         complete = all(side is not None for side in outlined)
         rows["found"].append(float(complete))
         for name, sides in (("place", found), ("outline", outlined)):
@@ -176,6 +180,13 @@ def ixi(data: Path, folds: list[int], folder: Path) -> Figures:
         figures[f"{name}_worse_side_centre_error_mm"] = interval(rows[name])
         figures[f"{name}_centre_error_largest_mm"] = round(max(rows[name]), 2)
         figures[f"{name}_centres_within_3_mm"] = interval([float(e <= 3) for e in rows[name]])
+    measured = np.array([e for e in envelopes if e is not None])
+    figures["brain_envelope_mL"] = {
+        "measured": len(measured),
+        "mean": round(float(measured.mean())),
+        "standard_deviation": round(float(measured.std())),
+        "range": [round(float(measured.min())), round(float(measured.max()))],
+    }
     return figures
 
 

@@ -101,15 +101,14 @@ def philips(data: Path) -> dict[str, Any]:
     head = read_series(data / "brain_t1_philips_dicom")
     original = {m.name: round(m.value, 3) for m in analyse(head).measurements}
     figures: dict[str, Any] = {"as scanned": original}
-    worst = 0.0
+    worst: dict[str, float] = {}
     for name, (directions, spacing) in RESLICES.items():
         value = {m.name: m.value for m in analyse(resliced(head, directions, spacing)).measurements}
         row = {}
-        for side in ("Left", "Right"):
-            key = f"{side} hippocampus volume"
+        for key in ("Left hippocampus volume", "Right hippocampus volume", "Brain envelope volume"):
             change = 100 * (value[key] / original[key] - 1)
-            worst = max(worst, abs(change))
-            row[side.lower()] = {"mL": round(value[key], 3), "change_percent": round(change, 1)}
+            worst[key] = max(worst.get(key, 0.0), round(abs(change), 1))
+            row[key] = {"mL": round(value[key], 3), "change_percent": round(change, 1)}
         figures[name] = row
-    figures["largest_change_percent"] = round(worst, 1)
+    figures["largest_change_percent"] = worst
     return figures

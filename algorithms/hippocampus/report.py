@@ -11,6 +11,8 @@ ANATOMY = Code("91723000", "SCT", "Anatomical structure")
 HIPPOCAMPUS = Code("5366008", "SCT", "Hippocampus")
 VOLUME = Code("118565006", "SCT", "Volume")
 INDEX = Code("121425", "DCM", "Index")
+RATIO = Code("113288", "DCM", "Volume Ratio")
+BRAIN = Code("12738006", "SCT", "Brain")
 
 PARTS = {"left": (1, 2), "right": (3, 4)}
 """Values in the label map: anterior and posterior part of each side."""
@@ -24,7 +26,12 @@ ANTERIOR = (1.0, 2.7)
 POSTERIOR = (0.9, 2.3)
 TOTAL = (4.7, 8.8)
 ASYMMETRY = (-20.0, 20.0)
+ENVELOPE = (900.0, 1800.0)  # IXI's 112 adults, rounded outwards
 
+NO_HEAD_SIZE = (
+    "Head size was not measured, because the brain is not wholly in the field of view or does not stand out: no volume "
+    "is given relative to it."
+)
 PROTOCOL = (
     "Volumes follow the labelling protocol of the Medical Segmentation Decathlon (Vanderbilt): values of FreeSurfer "
     "or of other protocols are not comparable (FreeSurfer's are 21 to 31% larger)."
@@ -91,4 +98,33 @@ def asymmetry(left: float, right: float) -> Measurement:
         HIPPOCAMPUS,
         plausible=ASYMMETRY,
         method="(left - right) / mean of left and right; negative: the left is smaller",
+    )
+
+
+def head_size(millilitres: float) -> Measurement:
+    """The brain envelope's volume."""
+    return Measurement(
+        "Brain envelope volume",
+        millilitres,
+        "mL",
+        VOLUME,
+        BRAIN,
+        plausible=ENVELOPE,
+        method="brain, ventricles and the fluid in its folds, on a 2 mm grid; less than the intracranial volume",
+    )
+
+
+def relative(volumes: tuple[Measurement, ...], envelope: float) -> tuple[Measurement, ...]:
+    """Each volume as a share of the brain envelope's (mL)."""
+    return tuple(
+        Measurement(
+            f"{m.name} relative to head size",
+            100 * m.value / envelope,
+            "%",
+            RATIO,
+            m.site,
+            laterality=m.laterality,
+            method="percent of the brain envelope volume",
+        )
+        for m in volumes
     )

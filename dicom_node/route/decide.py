@@ -82,8 +82,8 @@ def decide(series: Sequence[Series], rules: Sequence[Rule], accepts: Mapping[str
 
     The node's own results never count. Within a rule the best series is wanted unless the rule says
     ``series: all``: first the kind that the rule names first, then native before contrast-enhanced, original before
-    derived, more slices, finer voxels, lower Series Number. An algorithm that an earlier rule runs is not run again by a later one, except on
-    other series by a rule with ``series: all``.
+    derived, more slices, finer voxels, lower Series Number. An algorithm that an earlier rule runs is not run again
+    by a later one, except on other series by a rule with ``series: all``.
 
     Args:
         series: the series of one study.

@@ -54,7 +54,8 @@ _NAMES: Final[Sequence[tuple[str, re.Pattern[str]]]] = tuple(
         ),
         (
             "derived",
-            rf"{_EDGE}(mip|minip|e?adc|fa(?! ?=?\d)|cbf|cbv|mtt|ttp|tmax|t[12]\*? ?map\w*|screen ?save|subtraction)(?![^\W_])",
+            rf"{_EDGE}(mip|minip|e?adc|fa(?! ?=?\d)|cbf|cbv|mtt|ttp|tmax|t[12]\*? ?map\w*|screen ?save|subtraction)"
+            r"(?![^\W_])",
         ),
         ("dwi", rf"{_EDGE}(dwi?|dti|diff\w*|difus\w*|trace\w*|b ?[1-9]\d{{2,3}})(?![^\W_])|弥散|拡散"),
         ("dynamic", rf"{_EDGE}(bold|(rs ?)?f ?mri|perf\w*|p?c?asl|dsc|dce|epfid\w*|resting)(?![^\W_])|灌注|灌流"),

@@ -39,7 +39,7 @@ def test_held_out_heads() -> None:
         for case in train_data.ixi_cases(DATA)[::16]:
             image, affine = evaluate.head_image(case.image)
             labels, _ = train_data.read_ras(case.labels)
-            _, outlined = evaluate.held_out_head(image, case.name, MODELS)
+            _, _, outlined = evaluate.held_out_head(image, case.name, MODELS)
             for side, value in zip(outlined, (1, 2), strict=True):
                 assert side is not None, case.name
                 assert np.linalg.norm(side.centre - evaluate.centre_of(labels == value, affine)) < 3, case.name

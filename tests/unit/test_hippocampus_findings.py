@@ -15,6 +15,7 @@ import yaml
 from monai.networks import nets
 
 from algorithms.hippocampus import contrast, crop, find, fitness, networks, report
+from algorithms.hippocampus.envelope import brain_envelope
 from algorithms.hippocampus.resample import Grid, Image, grid_around
 from algorithms.hippocampus.segment import Hippocampus
 from dicom_node.algorithm import NotAnalysed, Volume
@@ -68,7 +69,8 @@ def test_the_names_that_the_report_promises() -> None:
     both = ("left", "right")
     measurements = report.volumes(label_map, 1000.0, both)
     left, right = measurements[0].value, measurements[3].value
-    everything = (*measurements, report.asymmetry(left, right))
+    relative = report.relative(measurements, 2000.0)
+    everything = (*measurements, report.asymmetry(left, right), report.head_size(2000.0), *relative)
     assert {m.name: (round(m.value, 3), m.unit) for m in everything} == {
         "Left hippocampus volume": (6.0, "mL"),
         "Left hippocampus anterior volume": (4.0, "mL"),
@@ -78,6 +80,14 @@ def test_the_names_that_the_report_promises() -> None:
         "Right hippocampus posterior volume": (2.0, "mL"),
         "Total hippocampus volume": (10.0, "mL"),
         "Hippocampus asymmetry index": (40.0, "%"),
+        "Brain envelope volume": (2000.0, "mL"),
+        "Left hippocampus volume relative to head size": (0.3, "%"),
+        "Left hippocampus anterior volume relative to head size": (0.2, "%"),
+        "Left hippocampus posterior volume relative to head size": (0.1, "%"),
+        "Right hippocampus volume relative to head size": (0.2, "%"),
+        "Right hippocampus anterior volume relative to head size": (0.1, "%"),
+        "Right hippocampus posterior volume relative to head size": (0.1, "%"),
+        "Total hippocampus volume relative to head size": (0.5, "%"),
     }
     assert [s.laterality for s in report.segments(both)] == ["left", "left", "right", "right"]
 
@@ -144,6 +154,32 @@ def test_contrast_is_told_from_the_tissues() -> None:
         fitness.check_contrast(tissues_with(fluid=0.95, white=0.96))
     with pytest.raises(NotAnalysed, match="too little of the brain"):
         fitness.check_contrast(None)
+
+
+def shells(shape: tuple[int, int, int] = (48, 48, 48)) -> tuple[Image, find.Head]:
+    """A brain of 64 mm radius with a ventricle of 12 mm, dark skull up to 74 mm, bright scalp; the coarse stage is
+    sure of the brain and takes half of the skull for inside."""
+    grid = np.stack(np.meshgrid(*[np.arange(s) * 4.0 for s in shape], indexing="ij"), -1) - 94
+    radius = np.sqrt((grid**2).sum(-1))
+    fine = np.stack(np.meshgrid(*[np.arange(2 * s) * 2.0 for s in shape], indexing="ij"), -1) - 95
+    r = np.sqrt((fine**2).sum(-1))
+    array = np.select([r < 12, r < 64, r < 74, r < 80], [0.2, 0.8, 0.05, 1.0], 0.0)
+    probability = torch.zeros(3, *shape)
+    probability[2] = torch.from_numpy(np.select([radius < 62, radius < 72], [0.95, 0.6], 0.0)).float()
+    probability[0] = 1 - probability[2]
+    coarse = Grid(np.diag([4.0, 4, 4, 1]), shape)
+    origin = np.diag([2.0, 2, 2, 1])
+    origin[:3, 3] = -1
+    image = Image(torch.from_numpy(array).float(), Grid(origin, (2 * shape[0], 2 * shape[1], 2 * shape[2])))
+    return image, find.Head(probability, torch.zeros(shape), coarse)
+
+
+def test_the_envelope_is_the_brain_with_its_ventricles_and_without_skull() -> None:
+    assert brain_envelope(*shells()) == pytest.approx(4 / 3 * np.pi * 64**3 / 1000, rel=0.04)
+
+
+def test_a_brain_that_is_cut_off_has_no_envelope() -> None:
+    assert brain_envelope(*shells((48, 48, 32))) is None
 
 
 def test_what_holds_no_brain_is_refused() -> None:

@@ -59,8 +59,15 @@ def test_both_sides_are_found_where_they_are(findings: Findings, head: Volume) -
     assert 2.0 < found["Left hippocampus volume"] < 5.5
     assert 2.0 < found["Right hippocampus volume"] < 5.5
     assert abs(found["Hippocampus asymmetry index"]) < 15
+    share = 100 * found["Left hippocampus volume"] / found["Brain envelope volume"]
+    assert found["Left hippocampus volume relative to head size"] == pytest.approx(share)
     assert 15 < centre_of(findings.label_map, head.affine, (1, 2)) < 40
     assert -40 < centre_of(findings.label_map, head.affine, (3, 4)) < -15
+
+
+def test_head_size_is_what_the_template_was_cut_to_less_the_fluid_around(findings: Findings, head: Volume) -> None:
+    stripped = float((head.array > 0).sum()) * head.voxel_volume / 1000
+    assert 0.8 * stripped < values(findings)["Brain envelope volume"] < 0.95 * stripped
 
 
 def test_the_volumes_are_those_of_the_mask(findings: Findings, head: Volume) -> None:
