@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_node.errors import NotAnalysed
+from dicom_node.model.result import readable
 
 __all__ = [
     "AlgorithmFunction",
@@ -146,7 +147,8 @@ class Measurement:
         if low <= self.value <= high:
             return None
         side = "below" if self.value < low else "above"
-        return f"{self.name} {self.value:.2f} {self.unit} is {side} the plausible range {low:g} to {high:g} {self.unit}"
+        said = f"{self.name} {readable(self.value)} {self.unit}"
+        return f"{said} is {side} the plausible range {low:g} to {high:g} {self.unit}"
 
 
 @dataclass(frozen=True)

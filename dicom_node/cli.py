@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from dicom_node import __version__, log
 from dicom_node.errors import ConfigurationError, NodeError
+from dicom_node.model.result import readable
 from dicom_node.settings import Settings, load_settings
 
 NOT_ANALYSED_EXIT = 3
@@ -144,7 +145,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     if result["measurements"]:
         table = Table("measurement", Column("value", justify="right"), "unit", box=SIMPLE)
         for m in result["measurements"]:
-            table.add_row(m["name"], f"{m['value']:.2f}", m["unit"])
+            table.add_row(m["name"], readable(m["value"]), m["unit"])
         out.print(table)
     for flag in (m["flag"] for m in result["measurements"] if m["flag"]):
         out.print(f"! {flag}")
@@ -212,7 +213,7 @@ def runs_list(config: Config = None, as_json: Json = False) -> None:
         if r["reason"]:
             out.print(f"    {r['reason']}")
         for m in r["measurements"]:
-            out.print(f"    {m['name']} {m['value']:.2f} {m['unit']}")
+            out.print(f"    {m['name']} {readable(m['value'])} {m['unit']}")
         for d in r["deliveries"]:
             arrived = "confirmed" if d["confirmed"] else "sent" if d["delivered"] else "not sent"
             out.print(f"    {d['role']} to {d['destination']}: {arrived}" + (f" ({d['error']})" if d["error"] else ""))

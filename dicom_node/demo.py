@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from dicom_node import log
 from dicom_node.app import Node
 from dicom_node.errors import ConfigurationError, NodeError
+from dicom_node.model.result import readable
 from dicom_node.model.states import RUN_ENDED, RunState, StudyState
 from dicom_node.overlay import draw_overlay
 from dicom_node.receive.folder import read_folder
@@ -227,7 +228,7 @@ def _print_run(console: Console, view: dict[str, Any]) -> None:
         "to the confirmed results, less the quiet time"
     )
     for m in view["measurements"]:
-        console.print(f"  {m['name']:<60} {m['value']:9.2f} {m['unit']}")
+        console.print(f"  {m['name']:<60} {readable(m['value']):>9} {m['unit']}")
     for flag in (m["flag"] for m in view["measurements"] if m["flag"]):
         console.print(f"  ! {flag}")
     for note in view["notes"]:

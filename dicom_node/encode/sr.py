@@ -18,6 +18,7 @@ from dicom_node.encode.seg import present_segments
 from dicom_node.encode.source import Source
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
+from dicom_node.model.result import readable
 
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
 MASK_VOLUME_UNITS = ("mL", "mm3")
@@ -292,15 +293,11 @@ class _Groups:
 
 def _sentences(m: Measurement) -> list[str]:
     """What a viewer shows that prints no more than texts."""
-    value = f"{m.name} {_readable(m.value)}{'' if m.unit == '1' else ' ' + m.unit}"
+    value = f"{m.name} {readable(m.value)}{'' if m.unit == '1' else ' ' + m.unit}"
     sentences = [f"{value} ({m.method})" if m.method else value]
     if m.flag is not None:
         sentences.append(f"To be reviewed: {m.flag}.")
     return sentences
-
-
-def _readable(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
 
 
 def _sites(measurements: Sequence[Measurement]) -> list[sr.FindingSite]:

@@ -39,3 +39,8 @@ class AlgorithmIdentity:
     version: str
     weights_digest: str
     device_uid: str
+
+
+def readable(value: float) -> str:
+    """A measured value for people: two decimals, or three digits of a small one."""
+    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"

@@ -85,9 +85,9 @@ def test_results_carry_the_injected_time_and_numbers(tmp_path: Path) -> None:
 def test_a_reader_of_the_report_finds_names_values_flags_and_notes(tmp_path: Path) -> None:
     sr = read_strictly(write_results(tmp_path)[1])
     words = texts(sr)
-    assert "Left hippocampus volume 0.77 mL" in words
+    assert "Left hippocampus volume 0.769 mL" in words
     assert "Asymmetry index 12.34 % (2 (L - R) / (L + R))" in words
-    assert "To be reviewed: Left hippocampus volume 0.77 mL is below the plausible range 2 to 5.5 mL." in words
+    assert "To be reviewed: Left hippocampus volume 0.769 mL is below the plausible range 2 to 5.5 mL." in words
     assert "The right end is blurred." in words
     assert "For research use only. Not for diagnosis." in words
     assert any("Hippocampus, version 1.2.3" in w for w in words)
