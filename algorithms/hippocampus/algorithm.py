@@ -31,7 +31,7 @@ def load(bundle: Bundle) -> AlgorithmFunction:
 
 
 def _network(bundle: Bundle, name: str) -> torch.nn.Module:
-    empty = networks.find_network() if name.startswith("find") else networks.segment_network()
+    empty = networks.NETWORKS[name.partition("-")[0]]()
     return networks.load_weights(empty, bundle.weights[name], bundle.device)
 
 

@@ -39,8 +39,7 @@ def interval(values: list[float], statistic: Callable[[Array], float] = np.mean)
 
 def fold_network(stage: str, fold: int, folder: Path) -> torch.nn.Module:
     """The network of one fold."""
-    empty = networks.find_network() if stage == "find" else networks.segment_network()
-    return networks.load_weights(empty, folder / f"{stage}-{fold}.safetensors")
+    return networks.load_weights(networks.NETWORKS[stage](), folder / f"{stage}-{fold}.safetensors")
 
 
 def dice(a: Array, b: Array) -> float:
@@ -80,13 +79,13 @@ def segment_crop(array: Array, network: torch.nn.Module) -> Array:
     return painted(image, segment.segment(image, centre, False, [network]))
 
 
-def msd(data: Path, folds: list[int], folder: Path) -> Figures:
+def msd(data: Path, folds: list[int], folder: Path, stage: str) -> Figures:
     """Dice and surface distance on the held-out crops of each fold."""
     rows: dict[str, list[float]] = {k: [] for k in ("whole", "anterior", "posterior", "distance", "hd95", "volume")}
     sides: dict[str | None, int] = {"left": 0, "right": 0, None: 0}
     by_fold = {}
     for fold in folds:
-        network = fold_network("segment", fold, folder)
+        network = fold_network(stage, fold, folder)
         held_out = [
             c for c in train_data.msd_cases(data) if train_data.fold_of(c.name, train_data.SEGMENT_FOLDS) == fold
         ]
@@ -214,6 +213,7 @@ def main() -> None:
     parser.add_argument("what", choices=["msd", "ixi", "philips", "handedness"])
     parser.add_argument("--data", help="the data folder; default: DICOM_NODE_DATA, else ../shared/data")
     parser.add_argument("--folds", type=int, nargs="+", help="only these folds")
+    parser.add_argument("--network", choices=["segment", "plain"], default="segment", help="for msd: which to measure")
     parser.add_argument("--models", type=Path, default=HERE / "models", help="fold networks")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
@@ -221,7 +221,7 @@ def main() -> None:
     with torch.inference_mode():
         if arguments.what == "msd":
             folds = arguments.folds or list(range(train_data.SEGMENT_FOLDS))
-            figures = msd(data, folds, arguments.models)
+            figures = msd(data, folds, arguments.models, arguments.network)
         elif arguments.what == "ixi":
             figures = ixi(data, arguments.folds or list(range(train_data.FIND_FOLDS)), arguments.models)
         elif arguments.what == "handedness":

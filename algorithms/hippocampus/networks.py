@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from monai.networks.nets import DynUNet
+from monai.networks.nets import DynUNet, UNet
 from safetensors.torch import load_file, save_file
 
 FIND_CLASSES = ("outside the skull", "hippocampus", "inside the skull")
 SEGMENT_CLASSES = ("background", "anterior", "posterior")
 FIND_CHANNELS = (8, 16, 32, 64)
 SEGMENT_CHANNELS = (8, 16, 32, 64, 128)
+PLAIN_CHANNELS = (24, 48, 96, 192)
 
 
 def u_net(classes: int, channels: tuple[int, ...]) -> torch.nn.Module:
@@ -41,6 +42,16 @@ def find_network() -> torch.nn.Module:
 def segment_network() -> torch.nn.Module:
     """Input (n, 1, x, y, z) at 1 mm, RAS, a left hippocampus (a right one mirrored); output logits of the classes."""
     return u_net(len(SEGMENT_CLASSES), SEGMENT_CHANNELS)
+
+
+def plain_network() -> torch.nn.Module:
+    """A plain 3-D U-Net (MONAI's UNet, 1.1 M weights) for the segment stage: what the released one is compared with."""
+    network = UNet(3, 1, len(SEGMENT_CLASSES), PLAIN_CHANNELS, (2, 2, 2), norm="instance")
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
+NETWORKS = {"find": find_network, "segment": segment_network, "plain": plain_network}
+"""By stage, as the jobs of training and the weights' files are named; ``plain`` is not released."""
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> None:

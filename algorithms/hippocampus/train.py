@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 from algorithms.hippocampus import batches, losses, networks, train_data  # noqa: E402
 
 FIND_CYCLES, FIND_STEPS, FIND_BATCH = 2, 1000, 2
-SEGMENT_CYCLES, SEGMENT_STEPS, SEGMENT_BATCH = 1, 4000, 2
+SEGMENT_CYCLES, SEGMENT_STEPS, SEGMENT_BATCH = 2, 4000, 2
 RATE = 3e-3
 SAVE_EVERY = 200
 JOBS = ("find-0", "find-1", "segment-0", "segment-1", "segment-2", "segment-3", "segment-4")
@@ -34,8 +34,8 @@ JOBS = ("find-0", "find-1", "segment-0", "segment-1", "segment-2", "segment-3", 
 Loss = Callable[[torch.nn.Module, torch.Generator], torch.Tensor]
 
 
-def find_job(fold: int, data: Path, work: Path) -> tuple[torch.nn.Module, Loss]:
-    """The find network, and the loss of its next batch; held out: the IXI heads of ``fold``."""
+def find_job(fold: int, data: Path, work: Path) -> Loss:
+    """The loss of a find network's next batch; held out: the IXI heads of ``fold``."""
     cases = train_data.ixi_cases(data)
     real = train_data.kept(work / "ixi_heads.pt", lambda: train_data.ixi_heads(cases))
     real = real.only(train_data.held_in(cases, fold, train_data.FIND_FOLDS))
@@ -46,11 +46,11 @@ def find_job(fold: int, data: Path, work: Path) -> tuple[torch.nn.Module, Loss]:
         image = batch.image.contiguous(memory_format=torch.channels_last_3d)
         return losses.find_loss(network(image), batch.soft)
 
-    return networks.find_network(), loss
+    return loss
 
 
-def segment_job(fold: int, data: Path, work: Path) -> tuple[torch.nn.Module, Loss]:
-    """The segment network, and the loss of its next batch; held out: MSD crops and IXI heads of ``fold``."""
+def segment_job(fold: int, data: Path, work: Path) -> Loss:
+    """The loss of a segment network's next batch; held out: MSD crops and IXI heads of ``fold``."""
     crops, heads = train_data.msd_cases(data), train_data.ixi_cases(data)
     expert = train_data.kept(work / "msd_patches.pt", lambda: train_data.msd_patches(crops))
     expert = expert.only(train_data.held_in(crops, fold, train_data.SEGMENT_FOLDS))
@@ -64,7 +64,7 @@ def segment_job(fold: int, data: Path, work: Path) -> tuple[torch.nn.Module, Los
         image = batch.image.contiguous(memory_format=torch.channels_last_3d)
         return losses.segment_loss(network(image), batch.regions, batch.expert)
 
-    return networks.segment_network(), loss
+    return loss
 
 
 def rate(step: int, steps: int) -> float:
@@ -80,10 +80,8 @@ def run_job(name: str, data: Path, work: Path) -> None:
     torch.manual_seed(0)
     stage, _, fold = name.partition("-")
     cycles, steps = (FIND_CYCLES, FIND_STEPS) if stage == "find" else (SEGMENT_CYCLES, SEGMENT_STEPS)
-    if stage == "find":
-        network, loss = find_job(int(fold), data, work)
-    else:
-        network, loss = segment_job(int(fold), data, work)
+    loss = (find_job if stage == "find" else segment_job)(int(fold), data, work)
+    network = networks.NETWORKS[stage]()
     # an exponential moving average over about the last tenth of a cycle
     weight = 50 / steps
     average = torch.optim.swa_utils.AveragedModel(
@@ -154,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="the data folder; default: DICOM_NODE_DATA, else ../shared/data")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / ".work" / "train", help="checkpoints")
-    parser.add_argument("--job", help="only this one: find-0, say, or segment-3")
+    parser.add_argument("--job", help="only this one: find-0, segment-3; or plain-0, a plain U-Net to compare with")
     arguments = parser.parse_args()
     data = train_data.data_folder(arguments.data)
     arguments.work.mkdir(parents=True, exist_ok=True)
