@@ -56,10 +56,13 @@ def configure(log_format: LogFormat = "auto", file: Path | None = None, level: i
     # Libraries' lower levels, and pydicom's warnings, repeat header values: that would put patient data in the log.
     for name in ("pynetdicom", "dbos", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("pydicom", "highdicom"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    handler.addFilter(_repeats_no_header)  # no level of theirs: pydicom sets its own when it is imported
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is no news
     warnings.filterwarnings("ignore", module="pydicom")
+
+
+def _repeats_no_header(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.name.partition(".")[0] not in ("pydicom", "highdicom")
 
 
 def get(name: str) -> Any:

@@ -124,7 +124,9 @@ def load_rules(path: Path, algorithms: Collection[str], destinations: Collection
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise ConfigurationError(f"{path}: cannot be read: {e.strerror}") from e
+        raise ConfigurationError(
+            f"{path}: cannot be read: {e.strerror}; give the node's settings with --config, or set routes_file"
+        ) from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigurationError(f"{path}: is not YAML: {e}") from e
     try:

@@ -101,6 +101,11 @@ def test_tilted_gantry_gives_a_sheared_grid(tmp_path: Path) -> None:
     assert not np.isclose(np.prod(source.volume.spacing), np.prod(SPACING), atol=1e-2)
 
 
+def test_single_images_with_left_over_frame_groups_are_single_images(tmp_path: Path) -> None:
+    source = read_volume(written(tmp_path, put(-1, "PerFrameFunctionalGroupsSequence", [Dataset()])))
+    assert source.volume.array.shape == pixels().shape
+
+
 def test_headers_are_in_the_order_of_the_slices(tmp_path: Path) -> None:
     source = read_volume(written(tmp_path, affine=plane_affine(PLANES["sagittal"], (-2.5, 1, 1), ORIGIN)))
     for index, header in enumerate(source.headers):
