@@ -79,6 +79,8 @@ def hippocampus(
         notes.append(report.NO_HEAD_SIZE)
     else:
         relative = (report.head_size(envelope), *report.relative(volumes, envelope))
+    if str(volume.tags.get("ContrastBolusAgent") or "none").strip().lower() not in ("none", "no"):
+        notes.append(report.ENHANCED)
     if max(grid.spacing) > 1.6:
         notes.append(f"Voxels of up to {max(grid.spacing):.1f} mm: volumes are less exact than from 1 mm.")
     return Findings(label_map, report.segments(both), (*volumes, asymmetry, *relative), tuple(notes), details)

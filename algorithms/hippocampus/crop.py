@@ -70,7 +70,8 @@ def crop_findings(volume: Volume, image: Image, segmenters: list[torch.nn.Module
     other = "right" if chosen == "left" else "left"
     notes = [
         report.PROTOCOL,
-        f"The series shows the {chosen} hippocampus only; the {other} one is not in the field of view. "
+        f"The series shows the {chosen} hippocampus only; the {other} one is not in the field of view, nor is "
+        "the head, so no volume is given relative to its size. "
         + ("The side is that of the header." if tagged else "The side was recognised from the anatomy."),
     ]
     if not side.complete:

@@ -32,6 +32,7 @@ NO_HEAD_SIZE = (
     "Head size was not measured, because the brain is not wholly in the field of view or does not stand out: no volume "
     "is given relative to it."
 )
+ENHANCED = "The header names a contrast medium. The training data had none: volumes may be less exact."
 PROTOCOL = (
     "Volumes follow the labelling protocol of the Medical Segmentation Decathlon (Vanderbilt): values of FreeSurfer "
     "or of other protocols are not comparable (FreeSurfer's are 21 to 31% larger)."

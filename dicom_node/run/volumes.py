@@ -42,6 +42,7 @@ TAGS = (
     "SliceThickness",
     "PatientPosition",
     "MRAcquisitionType",
+    "ContrastBolusAgent",
 )
 """What an algorithm gets to see of the header, in ``Volume.tags``."""
 

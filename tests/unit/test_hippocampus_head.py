@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from algorithms.hippocampus import evaluate_reslice
+from algorithms.hippocampus import evaluate_reslice, report
 from dicom_node.algorithm import Findings, NotAnalysed, Volume
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -68,6 +68,14 @@ def test_both_sides_are_found_where_they_are(findings: Findings, head: Volume) -
 def test_head_size_is_what_the_template_was_cut_to_less_the_fluid_around(findings: Findings, head: Volume) -> None:
     stripped = float((head.array > 0).sum()) * head.voxel_volume / 1000
     assert 0.8 * stripped < values(findings)["Brain envelope volume"] < 0.95 * stripped
+
+
+def test_a_contrast_medium_in_the_header_is_said_in_the_report(
+    analyse: Analyse, head: Volume, findings: Findings
+) -> None:
+    assert report.ENHANCED not in findings.notes
+    after = analyse(Volume(head.array, head.affine, {"ContrastBolusAgent": "Gadovist"}))
+    assert report.ENHANCED in after.notes
 
 
 def test_the_volumes_are_those_of_the_mask(findings: Findings, head: Volume) -> None:
