@@ -31,11 +31,13 @@ class Listening:
 
     def instances(self) -> dict[str, Instance]:
         """Everything stored, by SOP Instance UID."""
+        self.intake.rows.flush()
         studies = [s.study_uid for s in self.index.studies()]
         return {i.SOPInstanceUID: i for uid in studies for s in self.index.series(uid) for i in s.instances}
 
     def is_clean(self) -> bool:
         """Whether files and rows agree and nothing is half-written."""
+        self.intake.rows.flush()
         half_written = list((self.files.folder / "incoming").iterdir())
         return not half_written and set(self.files.walk()) == self.index.paths()
 

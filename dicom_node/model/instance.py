@@ -26,7 +26,8 @@ class Instance:
     """One stored SOP Instance.
 
     Attributes:
-        digest: SHA-256 (hex) of the dataset's bytes as received, without the file meta information.
+        digest: fingerprint (hex) of the dataset as received, without the file meta information
+            (``store/fingerprint.py``).
         path: the Part 10 file, relative to the store's folder.
         size: bytes of that file.
         patient_key: SHA-256 (hex) of PatientID and IssuerOfPatientID, so that two patients can be

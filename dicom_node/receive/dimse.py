@@ -135,6 +135,7 @@ class Listener:
         deadline = time.monotonic() + _STOP_SECONDS
         for association in associations:
             association.join(max(0.0, deadline - time.monotonic()))
+        self._intake.rows.flush()
 
     def _on_connection(self, event: Any) -> None:
         connection = event.assoc.dul.socket.socket
@@ -195,15 +196,15 @@ class Listener:
         try:
             if request.DataSet is None:
                 raise InvalidInstance("the command came without a dataset")
-            dataset = request.DataSet.getvalue()
-            self._intake.take(
-                dataset,
+            # A view of pynetdicom's own memory, not another copy.
+            dataset = request.DataSet.getbuffer()
+            self._intake.begin(
                 TransferSyntaxUID=str(event.context.transfer_syntax),
                 SOPClassUID=str(request.AffectedSOPClassUID),
                 SOPInstanceUID=str(request.AffectedSOPInstanceUID),
                 source=tally.calling,
                 called=tally.called,
-            )
+            ).finish(dataset)
         except ReceiveError as e:
             return _refusal(tally, request, e.status, str(e))
         except Exception as e:  # noqa: BLE001  # the outermost border: the sender gets an answer, whatever happened

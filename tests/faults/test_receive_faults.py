@@ -143,7 +143,7 @@ def test_an_error_of_our_own_is_answered_and_logged_without_its_text(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("Doe^John")
 
-    monkeypatch.setattr(node.intake, "take", fail)
+    monkeypatch.setattr(node.intake, "keep", fail)
     (ds,) = _datasets()
     with _peer(node) as peer, capture_logs() as logs:
         status, comment = peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(ds))
