@@ -42,6 +42,8 @@ class ReceiveSettings(_Section):
     """An association without a message for so long is aborted."""
     disk_reserve_mb: int = Field(500, ge=0)
     """Below so much free disk new instances get 0xA700 Out of Resources."""
+    reader: Literal["fast", "stock"] = "fast"
+    """Who reads C-STORE requests: the node itself, or pynetdicom, which is several times slower."""
 
 
 class CompleteSettings(_Section):

@@ -17,6 +17,8 @@ from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.tables import open_engine
 
+READERS = ("fast", "stock")
+
 
 @dataclass(frozen=True)
 class Listening:
@@ -43,12 +45,12 @@ class Listening:
 
 
 @contextlib.contextmanager
-def listening(folder: Path, **settings: Any) -> Iterator[Listening]:
+def listening(folder: Path, *, reader: str = "fast", **settings: Any) -> Iterator[Listening]:
     files = FileStore(folder / "store")
     engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
     index = Index(engine)
     intake = Intake(files, index)
-    values = {"port": 0, "disk_reserve_mb": 0, **settings}
+    values = {"port": 0, "disk_reserve_mb": 0, "reader": reader, **settings}
     listener = Listener(ReceiveSettings(**values), intake)
     listener.start()
     try:

@@ -27,7 +27,9 @@ from pynetdicom.sop_class import _STORAGE_CLASSES, Verification
 
 from dicom_node import log
 from dicom_node.errors import ConfigurationError, InvalidInstance, ReceiveError
+from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.elements import GE_PRIVATE_IMPLICIT
+from dicom_node.receive.fast_store import FastSocket, StoreRequest
 from dicom_node.receive.intake import Intake
 from dicom_node.settings import ReceiveSettings
 
@@ -92,6 +94,11 @@ class Listener:
         """The port that is listened on; the configured one while stopped."""
         return self._settings.port if self._server is None else int(self._server.server_address[1])
 
+    @property
+    def associations(self) -> list[Any]:
+        """The associations that are open, as pynetdicom knows them."""
+        return [] if self._server is None else list(self._server.active_associations)
+
     def start(self) -> None:
         """Listen, in threads of its own.
 
@@ -129,7 +136,7 @@ class Listener:
         """Stop listening, abort associations and wait for the instances that are being written."""
         if self._server is None:
             return
-        associations = self._ae.active_associations
+        associations = self.associations
         self._ae.shutdown()
         self._server = None
         deadline = time.monotonic() + _STOP_SECONDS
@@ -143,6 +150,9 @@ class Listener:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # pynetdicom reads a PDU without a limit of time: a peer that stops in its middle would hold the thread.
         connection.settimeout(self._settings.idle_seconds)
+        if self._settings.reader == "fast":
+            dul = event.assoc.dul
+            dul.socket = FastSocket(dul.socket, self, self._settings.idle_seconds)
 
     def _on_rejected(self, event: Any) -> None:
         requestor = event.assoc.requestor
@@ -181,30 +191,50 @@ class Listener:
         )
 
     def _on_store(self, event: Any) -> Dataset:
-        """Keep one instance.
+        """Keep one instance that pynetdicom read."""
+        request = event.request
+        asked = StoreRequest(request.MessageID, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        arrival = self.begin(event.assoc, asked, str(event.context.transfer_syntax))
+        # A view of pynetdicom's own memory, not another copy.
+        dataset = None if request.DataSet is None else request.DataSet.getbuffer()
+        answer = Dataset()
+        answer.Status, comment = self.finish(event.assoc, asked, arrival, dataset)
+        if comment:
+            answer.ErrorComment = comment
+        return answer
+
+    def begin(self, association: Any, request: StoreRequest, transfer_syntax: str) -> Arrival:
+        """A request came."""
+        tally = self._tallies[association]
+        return self._intake.begin(
+            TransferSyntaxUID=transfer_syntax,
+            SOPClassUID=request.SOPClassUID,
+            SOPInstanceUID=request.SOPInstanceUID,
+            source=tally.calling,
+            called=tally.called,
+        )
+
+    def finish(
+        self, association: Any, request: StoreRequest, arrival: Arrival, last: memoryview | None
+    ) -> tuple[int, str]:
+        """Keep the instance that came with a request.
+
+        Args:
+            last: the end of the dataset; None if the request came without one.
 
         Returns:
-            Status, with an Error Comment for the sender unless it is Success (PS3.4 section B.2.3):
-            0x0000 Success: safe on disk and in the index, or there already with the same content.
+            Status, and an Error Comment for the sender unless it is Success (PS3.4 section B.2.3):
+            0x0000 Success: as safe as ``receive.durability`` says, or there already with the same content.
             0xA700 Out of Resources: disk full, below the reserve or failing; the sender may try again.
             0xC000 Cannot Understand: no DICOM, truncated, a UID that is none, command and dataset differ,
             or an error of the node's own, which is logged.
             0xC001 Cannot Understand: the SOP Instance UID is here with other content, which is kept.
         """
-        tally = self._tallies[event.assoc]
-        request = event.request
+        tally = self._tallies[association]
         try:
-            if request.DataSet is None:
+            if last is None:
                 raise InvalidInstance("the command came without a dataset")
-            # A view of pynetdicom's own memory, not another copy.
-            dataset = request.DataSet.getbuffer()
-            self._intake.begin(
-                TransferSyntaxUID=str(event.context.transfer_syntax),
-                SOPClassUID=str(request.AffectedSOPClassUID),
-                SOPInstanceUID=str(request.AffectedSOPInstanceUID),
-                source=tally.calling,
-                called=tally.called,
-            ).finish(dataset)
+            instance = arrival.finish(last)
         except ReceiveError as e:
             return _refusal(tally, request, e.status, str(e))
         except Exception as e:  # noqa: BLE001  # the outermost border: the sender gets an answer, whatever happened
@@ -213,33 +243,25 @@ class Listener:
             _logger.error("instance_failed", error=type(e).__name__, where=where)
             return _refusal(tally, request, CANNOT_UNDERSTAND, "internal error, see the node's log")
         tally.stored += 1
-        tally.bytes += len(dataset)
-        status = Dataset()
-        status.Status = SUCCESS
-        return status
+        tally.bytes += instance.size
+        return SUCCESS, ""
 
 
-def _refusal(tally: _Tally, request: Any, status: int, reason: str) -> Dataset:
+def _refusal(tally: _Tally, request: StoreRequest, status: int, reason: str) -> tuple[int, str]:
     tally.refused += 1
     _logger.warning(
         "instance_refused",
         reason=reason,
         status=f"0x{status:04X}",
-        SOPInstanceUID=str(request.AffectedSOPInstanceUID)[:80],
-        SOPClassUID=str(request.AffectedSOPClassUID)[:80],
+        SOPInstanceUID=request.SOPInstanceUID[:80],
+        SOPClassUID=request.SOPClassUID[:80],
         calling=tally.calling,
     )
-    answer = Dataset()
-    answer.Status = status
     # Error Comment is an LO: no backslash, at most 64 characters (PS3.7 section C.4). The sender knows the UID.
     comment = (
-        reason.removeprefix(f"{request.AffectedSOPInstanceUID} ")
-        .replace("\\", "/")
-        .encode("ascii", "replace")
-        .decode("ascii")
+        reason.removeprefix(f"{request.SOPInstanceUID} ").replace("\\", "/").encode("ascii", "replace").decode("ascii")
     )
-    answer.ErrorComment = comment[:_LONGEST_COMMENT]
-    return answer
+    return status, comment[:_LONGEST_COMMENT]
 
 
 def _on_requested(event: Any) -> None:

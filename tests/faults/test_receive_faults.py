@@ -19,15 +19,21 @@ from dicom_node.errors import ConfigurationError, DeliveryError
 from dicom_node.testing.bytes_peer import ABORT, BytesPeer, associate_rq, c_store_rq, p_data, pdu
 from dicom_node.testing.fake_modality import FakeModality
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
-from tests.listening import Listening, listening, wait_for
+from tests.listening import READERS, Listening, listening, wait_for
 
 PRIVATE_CLASS = "1.2.826.0.1.3680043.9.9999.1"
 MR = (1, str(MRImageStorage), str(ExplicitVRLittleEndian))
 
 
+@pytest.fixture(params=READERS)
+def reader(request: pytest.FixtureRequest) -> str:
+    """Every fault is told to both readers, and both must answer the same."""
+    return str(request.param)
+
+
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Listening]:
-    with listening(tmp_path) as running:
+def node(tmp_path: Path, reader: str) -> Iterator[Listening]:
+    with listening(tmp_path, reader=reader) as running:
         yield running
 
 
@@ -78,8 +84,8 @@ def test_an_association_that_dies_in_an_instance_leaves_nothing(node: Listening,
     assert list(node.instances()) == [ds.SOPInstanceUID]
 
 
-def test_a_stalled_peer_is_aborted_after_the_idle_time(tmp_path: Path) -> None:
-    with listening(tmp_path, idle_seconds=0.4) as node:
+def test_a_stalled_peer_is_aborted_after_the_idle_time(tmp_path: Path, reader: str) -> None:
+    with listening(tmp_path, reader=reader, idle_seconds=0.4) as node:
         with _peer(node) as idle, _peer(node) as half, BytesPeer("127.0.0.1", node.port) as silent:
             half.send(p_data(1, b"x" * 100, command=True)[:50])
             for peer in (idle, half, silent):
@@ -215,9 +221,9 @@ def test_one_line_of_log_for_an_association(node: Listening) -> None:
     assert (closed["calling"], closed["called"]) == ("BYTESPEER", "ANY-SCP")
 
 
-def test_stop_answers_nothing_it_did_not_keep(tmp_path: Path) -> None:
+def test_stop_answers_nothing_it_did_not_keep(tmp_path: Path, reader: str) -> None:
     files = save(tmp_path / "in", _datasets(40))
-    with listening(tmp_path / "node") as node:
+    with listening(tmp_path / "node", reader=reader) as node:
         modality = FakeModality("127.0.0.1", node.port, associations=2)
         reports: list[Any] = []
         sending = threading.Thread(target=lambda: reports.append(modality.send(files, counted.release)))
