@@ -69,7 +69,8 @@ def open_services(settings: Settings) -> Services:
     rules = open_rules(settings, algorithms)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.url())
-    store = FileStore(settings.data_dir.absolute() / "store", settings.receive.disk_reserve_mb * 1_000_000)
+    reserve = settings.receive.disk_reserve_mb * 1_000_000
+    store = FileStore(settings.data_dir.absolute() / "store", reserve, settings.receive.durability)
     client = DBOSClient(
         system_database_engine=engine,
         serializer=DBOSPortableJSONSerializer(),

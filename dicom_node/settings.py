@@ -42,6 +42,9 @@ class ReceiveSettings(_Section):
     """An association without a message for so long is aborted."""
     disk_reserve_mb: int = Field(500, ge=0)
     """Below so much free disk new instances get 0xA700 Out of Resources."""
+    durability: Literal["instance", "association", "none"] = "instance"
+    """When what came survives a power failure: before its Success, before the association's release is answered, or
+    when the system pleases. A crash of the node alone loses nothing that was acknowledged in any of them."""
     reader: Literal["fast", "stock"] = "fast"
     """Who reads C-STORE requests: the node itself, or pynetdicom, which is several times slower."""
 

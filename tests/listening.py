@@ -46,7 +46,7 @@ class Listening:
 
 @contextlib.contextmanager
 def listening(folder: Path, *, reader: str = "fast", **settings: Any) -> Iterator[Listening]:
-    files = FileStore(folder / "store")
+    files = FileStore(folder / "store", durability=settings.get("durability", "instance"))
     engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
     index = Index(engine)
     intake = Intake(files, index)

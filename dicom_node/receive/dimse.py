@@ -7,7 +7,7 @@ import socket
 import time
 import traceback
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pynetdicom.sop_class
@@ -21,15 +21,16 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import _STORAGE_CLASSES, Verification
 
 from dicom_node import log
-from dicom_node.errors import ConfigurationError, InvalidInstance, ReceiveError
+from dicom_node.errors import ConfigurationError, InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.elements import GE_PRIVATE_IMPLICIT
-from dicom_node.receive.fast_store import FastSocket, StoreRequest
+from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket, StoreRequest
 from dicom_node.receive.intake import Intake
 from dicom_node.settings import ReceiveSettings
 
@@ -64,6 +65,8 @@ class _Tally:
     called: str
     address: str
     opened: float
+    unsynced: list[str] = field(default_factory=list)
+    """Paths that are acknowledged, but safe only after a sync."""
     stored: int = 0
     refused: int = 0
     bytes: int = 0
@@ -114,6 +117,7 @@ class Listener:
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_PDU_RECV, self._on_pdu),
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
         ]
@@ -174,10 +178,27 @@ class Listener:
         self._tallies[event.assoc] = tally
         _logger.debug("association_opened", calling=tally.calling, called=tally.called, address=tally.address)
 
+    def _on_pdu(self, event: Any) -> None:
+        """Make what came safe before the release is answered; if that fails, the association is aborted instead."""
+        tally = self._tallies.get(event.assoc)
+        if isinstance(event.pdu, A_RELEASE_RQ) and tally is not None and not self._sync(tally):
+            event.assoc.dul.event_queue.put(PROTOCOL_ERROR)
+
+    def _sync(self, tally: _Tally) -> bool:
+        """Make safe what is not yet; False, and no second attempt, if the disk fails."""
+        paths, tally.unsynced = tally.unsynced, []
+        try:
+            self._intake.files.sync(paths)
+        except OutOfResources as e:
+            _logger.error("association_not_safe", calling=tally.calling, address=tally.address, reason=str(e))
+            return False
+        return True
+
     def _on_end(self, event: Any, end: str) -> None:
         tally = self._tallies.pop(event.assoc, None)
         if tally is None:
             return
+        self._sync(tally)
         _logger.info(
             "association_closed",
             end=end,
@@ -242,6 +263,8 @@ class Listener:
             where = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)]
             _logger.error("instance_failed", error=type(e).__name__, where=where)
             return _refusal(tally, request, CANNOT_UNDERSTAND, "internal error, see the node's log")
+        if self._intake.files.durability == "association":
+            tally.unsynced.append(instance.path)
         tally.stored += 1
         tally.bytes += instance.size
         return SUCCESS, ""

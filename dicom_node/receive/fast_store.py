@@ -40,7 +40,8 @@ _LINGER_MILLISECONDS: Final = 50
 
 _ESTABLISHED: Final = "Sta6"
 _TRANSPORT_CLOSED: Final = "Evt17"
-_INVALID_PDU: Final = "Evt19"
+PROTOCOL_ERROR: Final = "Evt19"
+"""The state machine's event that ends an association with an A-ABORT of ours."""
 
 _PDU = struct.Struct(">cxI")
 _PDU_AND_PDV = struct.Struct(">cxIIBB")
@@ -189,7 +190,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         except OSError:
             self.event_queue.put(_TRANSPORT_CLOSED)
         except _Invalid:
-            self.event_queue.put(_INVALID_PDU)
+            self.event_queue.put(PROTOCOL_ERROR)
         finally:
             assoc._reactor_checkpoint.set()
         return False
