@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ def valid_uid(value: str) -> bool:
 
     Leading zeros, which the standard forbids, are let through: old scanners write them.
     """
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
+    return len(value) <= 64 and _is_uid(value)
+
+
+# Most UIDs come again and again: of the study, the series, the class.
+@lru_cache(maxsize=1024)
+def _is_uid(value: str) -> bool:
+    return _UID.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Protocol
 
 from dicom_node.errors import InvalidInstance, OutOfResources, ReceiveError
@@ -102,6 +101,8 @@ class Arrival:
                 dataset,
                 TransferSyntaxUID=self._syntax,
                 digest=self._digest.hexdigest(),
+                path=place,
+                size=len(self._head) + len(dataset),
                 source=self._source,
                 called=self._called,
             )
@@ -111,5 +112,4 @@ class Arrival:
         for keyword, uid in self._uids.items():
             if getattr(instance, keyword) != uid:
                 raise InvalidInstance(f"command and dataset differ in {keyword}")
-        path = place(instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID)
-        return dataclasses.replace(instance, path=path, size=len(self._head) + len(dataset))
+        return instance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -38,8 +38,9 @@ _IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
 _PREAMBLE = bytes(128) + b"DICM"
 _LONGEST_HEADER_VALUE = 1 << 20
 
+# Plain numbers: pydicom's tags compare slowly.
 _WANTED = frozenset(
-    Tag(k)
+    int(Tag(k))
     for k in (
         *TAG_KEYWORDS,
         *HEADER_SEQUENCES,
@@ -54,13 +55,13 @@ _WANTED = frozenset(
         "ContributingEquipmentSequence",
     )
 )
-_STUDY = Tag("StudyInstanceUID")
-_PIXELS = frozenset(Tag(k) for k in PIXEL_KEYWORDS)
+_STUDY = int(Tag("StudyInstanceUID"))
+_PIXELS = frozenset(int(Tag(k)) for k in PIXEL_KEYWORDS)
 _LOOKED_FOR = _WANTED | _PIXELS
 _LONGEST_CACHED = 1 << 14
 
 _VARYING: Mapping[int, tuple[str, bytes]] = {
-    Tag(keyword): (keyword, dictionary_VR(keyword).encode())
+    int(Tag(keyword)): (keyword, dictionary_VR(keyword).encode())
     for keyword in (
         "SOPInstanceUID",
         "InstanceNumber",
@@ -98,7 +99,7 @@ def make_instance(
     *,
     TransferSyntaxUID: str,
     digest: str = "",
-    path: str = "",
+    path: str | Callable[[str, str, str], str] = "",
     size: int = 0,
     source: str = "",
     called: str = "",
@@ -109,6 +110,7 @@ def make_instance(
 
     Args:
         digest: the dataset's fingerprint, if it is known already.
+        path: where the file is, or what tells that from Study, Series and SOP Instance UID.
 
     Raises:
         InvalidInstance: truncated, not DICOM, or a UID is missing or is none.
@@ -122,7 +124,9 @@ def make_instance(
         **uids,
         TransferSyntaxUID=TransferSyntaxUID,
         digest=digest or _fingerprint(dataset),
-        path=path,
+        path=path
+        if isinstance(path, str)
+        else path(*(uids[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))),
         size=size,
         patient_key=common.patient_key,
         tags={**common.tags, **varying},
@@ -256,6 +260,7 @@ def read_file_head(data: bytes) -> FileHead:
     return FileHead(values[0x0010], values.get(0x0016, ""), values.get(0x0018, ""), at)
 
 
+@lru_cache(maxsize=256)
 def _meta(element: int, vr: str, value: str) -> bytes:
     raw = value.encode("ascii", "replace")
     raw += b"" if len(raw) % 2 == 0 else b"\0" if vr == "UI" else b" "

@@ -97,7 +97,8 @@ class Intake:
                 again = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content"
                 self._note(instance.StudyInstanceUID, f"{again}: refused, the first is kept")
                 raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
-            instance = dataclasses.replace(instance, own=instance.own or known.is_result)
+            if known.is_result and not instance.own:
+                instance = dataclasses.replace(instance, own=True)
             if there:
                 return instance
             file = file or self.files.begin(head)

@@ -236,6 +236,7 @@ class Incoming:
                 os.fsync(self._descriptor)
             self._close()
             self._store._settle(self._aside, relative)
+            self._aside = ""
         except OSError as e:
             raise _failed(e) from e
         finally:
@@ -245,8 +246,10 @@ class Incoming:
     def discard(self) -> None:
         """Remove what was written, unless it has been kept."""
         self._close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._aside)
+        if self._aside:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._aside)
+            self._aside = ""
 
     def _close(self) -> None:
         if self._descriptor >= 0:
