@@ -34,6 +34,17 @@ _START_SECONDS = 30.0
 def running(receiver: str, folder: Path) -> Iterator[tuple[int, int]]:
     """Start a receiver on an empty folder; gives its process id and port, and ends it after."""
     folder.mkdir(parents=True)
+    process, port = start(receiver, folder)
+    try:
+        yield process.pid, port
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        shutil.rmtree(folder)
+
+
+def start(receiver: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a receiver on a folder; returns when it listens, with its port."""
     port = _free_port()
     # Both programs of DCMTK keep Nagle's algorithm on unless told otherwise.
     environment = {**os.environ, "TCP_NODELAY": "1"}
@@ -43,17 +54,13 @@ def running(receiver: str, folder: Path) -> Iterator[tuple[int, int]]:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, cwd=Path(__file__).parent.parent
         )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{receiver} did not start:\n{log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.02)
-        yield process.pid, port
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        shutil.rmtree(folder)
+    deadline = time.monotonic() + _START_SECONDS
+    while not _listens(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise SystemExit(f"{receiver} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.02)
+    return process, port
 
 
 def _command(receiver: str, folder: Path, port: int) -> list[str]:
@@ -107,7 +114,10 @@ def _serve_node(durability: Any, folder: Path, port: int) -> Any:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     settings = ReceiveSettings(port=port, durability=durability)
     store = FileStore(folder / "store", settings.disk_reserve_mb * 1_000_000, durability)
-    listener = Listener(settings, Intake(store, Index(open_engine(f"sqlite:///{folder / 'node.sqlite'}"))))
+    intake = Intake(store, Index(open_engine(f"sqlite:///{folder / 'node.sqlite'}")))
+    for problem in intake.reconcile():
+        print(problem, file=sys.stderr)
+    listener = Listener(settings, intake)
     listener.start()
     return listener.stop
 
