@@ -86,7 +86,8 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         self.services = open_services(settings)
-        self.intake = Intake(self.services.files, self.services.index)
+        largest = settings.receive.largest_object_mb * 1_000_000
+        self.intake = Intake(self.services.files, self.services.index, largest)
         self.listener = Listener(settings.receive, self.intake)
         self._started = ExitStack()
 

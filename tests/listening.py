@@ -49,7 +49,7 @@ def listening(folder: Path, *, reader: str = "fast", **settings: Any) -> Iterato
     files = FileStore(folder / "store", durability=settings.get("durability", "instance"))
     engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
     index = Index(engine)
-    intake = Intake(files, index)
+    intake = Intake(files, index, settings.get("largest_object_mb", 4096) * 1_000_000)
     values = {"port": 0, "disk_reserve_mb": 0, "reader": reader, **settings}
     listener = Listener(ReceiveSettings(**values), intake)
     listener.start()

@@ -18,6 +18,7 @@ class Keeper(Protocol):
 
     files: FileStore
     rows: RowWriter
+    largest_bytes: int | None
 
     def keep(self, instance: Instance, head: bytes, last: bytes | memoryview, file: Incoming | None) -> Instance:
         """Put a sound instance in its place."""
@@ -60,6 +61,7 @@ class Arrival:
         try:
             if self._file is None:
                 self._file = self._keeper.files.begin(self._head)
+            self._check_size(self._file.size + len(data))
             self._file.write(data)
             self._digest.update(data)
         except OutOfResources as e:
@@ -80,6 +82,7 @@ class Arrival:
         try:
             if self._failure is not None:
                 raise self._failure
+            self._check_size(len(last) + (self._file.size if self._file else 0))
             self._digest.update(last)
             if self._file is not None:
                 self._file.write(last)
@@ -89,6 +92,11 @@ class Arrival:
             return self._keeper.keep(instance, self._head, last, self._file)
         finally:
             self.discard()
+
+    def _check_size(self, size: int) -> None:
+        limit = self._keeper.largest_bytes
+        if limit is not None and size > limit:
+            raise OutOfResources(f"the instance is larger than {limit // 1_000_000} MB")
 
     def discard(self) -> None:
         """Forget what came, unless it was kept."""

@@ -112,7 +112,7 @@ class Listener:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
-            (evt.EVT_REQUESTED, _on_requested),
+            (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_SOP_COMMON, _on_common_negotiation),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
@@ -157,6 +157,17 @@ class Listener:
         if self._settings.reader == "fast":
             dul = event.assoc.dul
             dul.socket = FastSocket(dul.socket, self, self._settings.idle_seconds)
+
+    def _on_requested(self, event: Any) -> None:
+        peer = event.assoc.requestor.address
+        open_ones = sum(tally.address == peer for tally in list(self._tallies.values()))
+        if open_ones >= self._settings.maximum_associations_per_peer:
+            # Rejected for now: local limit exceeded (PS3.8 section 9.3.4).
+            event.assoc.acse.send_reject(0x02, 0x03, 0x02)
+            self._on_rejected(event)
+            event.assoc.kill()
+            return
+        _support_storage(event)
 
     def _on_rejected(self, event: Any) -> None:
         requestor = event.assoc.requestor
@@ -287,7 +298,7 @@ def _refusal(tally: _Tally, request: StoreRequest, status: int, reason: str) -> 
     return status, comment[:_LONGEST_COMMENT]
 
 
-def _on_requested(event: Any) -> None:
+def _support_storage(event: Any) -> None:
     """Support what this association proposes, as far as it is storage."""
     acceptor = event.assoc.acceptor
     supported = {str(c.abstract_syntax): c for c in acceptor.supported_contexts}

@@ -27,10 +27,14 @@ class Intake:
 
     An instance is acknowledged when its file is as safe as the store's durability says and its row is about to be
     written; a row that a crash prevents is made from the file at the next start.
+
+    Args:
+        largest_bytes: a larger dataset is refused; None: the disk is the limit.
     """
 
-    def __init__(self, files: FileStore, index: Index) -> None:
+    def __init__(self, files: FileStore, index: Index, largest_bytes: int | None = None) -> None:
         self.files = files
+        self.largest_bytes = largest_bytes
         self._index = index
         self.rows = RowWriter(index)
         # Two senders of one SOP Instance UID must not both write its file: the first content is kept.

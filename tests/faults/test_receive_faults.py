@@ -203,6 +203,28 @@ def test_too_many_associations_are_rejected(tmp_path: Path) -> None:
         third.associate([MR])
 
 
+def test_one_peer_gets_no_more_than_its_share(tmp_path: Path, reader: str) -> None:
+    with listening(tmp_path, reader=reader, maximum_associations_per_peer=2) as node:
+        with _peer(node) as first, _peer(node):
+            with BytesPeer("127.0.0.1", node.port) as third, pytest.raises(ConnectionError, match="type 3"):
+                third.associate([MR])
+            first.release()
+        assert wait_for(lambda: not node.listener.associations)
+        with _peer(node) as again:
+            again.release()
+
+
+def test_an_object_that_is_too_large_is_refused_and_the_next_one_taken(tmp_path: Path, reader: str) -> None:
+    (large,), (small,) = _datasets(size=2048), _datasets(SOPInstanceUID="1.2.3")
+    with listening(tmp_path, reader=reader, largest_object_mb=8) as node, _peer(node) as peer:
+        answer = peer.store(1, MRImageStorage, large.SOPInstanceUID, _bytes(large))
+        assert answer == (0xA700, "the instance is larger than 8 MB")
+        assert peer.store(1, MRImageStorage, small.SOPInstanceUID, _bytes(small)) == (0, "")
+        peer.release()
+        assert list(node.instances()) == ["1.2.3"]
+        assert node.is_clean()
+
+
 def test_a_taken_port_is_a_configuration_error(node: Listening, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"port {node.port}"), listening(tmp_path / "b", port=node.port):
         pass
