@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -33,7 +34,9 @@ _PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _DEEPEST = 100
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_SHORT_VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
+_SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in _SHORT_VRS)
+_LONG_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in _LONG_VRS)
 _LONGEST_IN_MEMORY = 1 << 24
 _INFLATE_AT_ONCE = 1 << 20
 _NOTHING = tuple(bytes(n) for n in range(1, 5))
@@ -109,7 +112,7 @@ def encoding_of(data: Data, transfer_syntax: str) -> Encoding:
     return Encoding(implicit=transfer_syntax in _IMPLICIT, little=little)
 
 
-def outline(data: Data, encoding: Encoding, wanted: Collection[int] | None = None) -> Iterator[Element]:
+def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None) -> Iterator[Element]:
     """The elements of the topmost level, in their order; all of the dataset is looked through.
 
     Zero bytes behind the last element are padding and left out.
@@ -121,31 +124,38 @@ def outline(data: Data, encoding: Encoding, wanted: Collection[int] | None = Non
         InvalidInstance: the dataset ends in the middle of an element, or is no sequence of elements.
     """
     walker = _Walker(data, encoding)
-    read = _reader(data, ("<" if encoding.little else ">") + ("HHII" if encoding.implicit else "HH2sHI"))
+    # Most elements are little endian, with a length and a usual value representation: these are taken at a glance.
+    glance = _reader(data, "<IHHI") if encoding.little else None
+    swapped = None if wanted is None else _swapped(wanted)
+    implicit = encoding.implicit
     at, end = 0, len(data)
     while at < end:
-        # Most elements have a length and a usual value representation: these are taken at a glance.
-        stop, group = 0, 0
-        if end - at >= 12:
-            if encoding.implicit:
-                group, number, length, _ = read(data, at)
-                stop = at + 8 + length if length != _UNDEFINED else 0
-            else:
-                group, number, vr, length, long = read(data, at)
-                if vr in _SHORT_VRS:
-                    stop = at + 8 + length
-                elif vr in _LONG_VRS and long != _UNDEFINED:
-                    stop = at + 12 + long
-        tag = group << 16
-        if group and stop and stop <= end:
-            tag |= number
+        stop = 0
+        if glance is not None and end - at >= 12:
+            swap, vr, length, long = glance(data, at)
+            if implicit:
+                length = length << 16 | vr
+                stop = at + 8 + length if length != _UNDEFINED and swap & 0xFFFF else 0
+            elif vr in _SHORT_VR_NUMBERS:
+                stop = at + 8 + length
+            elif vr in _LONG_VR_NUMBERS and long != _UNDEFINED:
+                stop = at + 12 + long
+        if 0 < stop <= end:
+            if swapped is None or swap in swapped:
+                yield Element((swap & 0xFFFF) << 16 | swap >> 16, at, stop)
         else:
-            if group == 0 and bytes(data[at : at + 4]) in _NOTHING and _is_zero(data, at):
+            if bytes(data[at : at + 4]) in _NOTHING and _is_zero(data, at):
                 return
-            tag, stop = walker.element(at, encoding.implicit, 0)
-        if wanted is None or tag in wanted:
-            yield Element(tag, at, stop)
+            tag, stop = walker.element(at, implicit, 0)
+            if wanted is None or tag in wanted:
+                yield Element(tag, at, stop)
         at = stop
+
+
+@lru_cache(maxsize=8)
+def _swapped(tags: frozenset[int]) -> frozenset[int]:
+    """Tags as they read when group and element, in this order, are taken for one little endian number."""
+    return frozenset((tag & 0xFFFF) << 16 | tag >> 16 for tag in tags)
 
 
 def _is_zero(data: Data, at: int) -> bool:

@@ -60,8 +60,8 @@ _PIXELS = frozenset(int(Tag(k)) for k in PIXEL_KEYWORDS)
 _LOOKED_FOR = _WANTED | _PIXELS
 _LONGEST_CACHED = 1 << 14
 
-_VARYING: Mapping[int, tuple[str, bytes]] = {
-    int(Tag(keyword)): (keyword, dictionary_VR(keyword).encode())
+_VARYING: Mapping[int, tuple[str, str]] = {
+    int(Tag(keyword)): (keyword, dictionary_VR(keyword))
     for keyword in (
         "SOPInstanceUID",
         "InstanceNumber",
@@ -146,8 +146,9 @@ def _read(dataset: Data, transfer_syntax: str) -> tuple[_Common, dict[str, JSON]
                 pixels.append(tag)
             elif stop - start <= _LONGEST_HEADER_VALUE:
                 raw = bytes(data[start:stop])
-                if tag in _VARYING and (encoding.implicit or raw[4:6] == _VARYING[tag][1]):
-                    varying[_VARYING[tag][0]] = latin_value(tag, raw[8:])
+                keyword, vr = _VARYING.get(tag, ("", ""))
+                if keyword and (encoding.implicit or raw[4:6] == vr.encode()):
+                    varying[keyword] = latin_value(vr, raw[8:])
                 else:
                     same.append(raw)
     joined = b"".join(same)
@@ -192,7 +193,7 @@ def study_of(dataset: Data, transfer_syntax: str) -> str:
     try:
         with inflated(dataset, transfer_syntax) as data:
             encoding = encoding_of(data, transfer_syntax)
-            for element in outline(data, encoding, (_STUDY,)):
+            for element in outline(data, encoding, frozenset((_STUDY,))):
                 raw = bytes(data[element.start : element.stop])
                 uid = text(read_dataset(BytesIO(raw), encoding.implicit, encoding.little), "StudyInstanceUID")
                 return uid if valid_uid(uid) else ""

@@ -73,11 +73,12 @@ def routing_tags(ds: Dataset) -> dict[str, JSON]:
     return tags
 
 
-def latin_value(tag: int, raw: bytes) -> JSON | None:
-    """What ``routing_tags`` makes of an element whose value representation knows no other script."""
-    vr = dictionary_VR(tag)
-    if vr not in _LATIN_ONLY:
-        raise ValueError(f"{vr} may be written in another script")
+def latin_value(vr: str, raw: bytes) -> JSON | None:
+    """What ``routing_tags`` makes of an element whose value representation knows no other script.
+
+    Args:
+        vr: AE, AS, CS, DA, DS, DT, IS, TM or UI.
+    """
     try:
         return _plain(_parts(vr, raw.decode("ascii")))
     except (ValueError, OverflowError):
