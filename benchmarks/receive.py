@@ -207,10 +207,10 @@ def main() -> int:
                 write(data / modality / str(number), modality, number)
         for number in range(chosen.rounds):
             for receiver in chosen.receivers:
-                rounds[receiver].append(measure(receiver, data, out / receiver))
+                rounds[receiver].append(measure(receiver, data, out / f"{number} {receiver}"))
                 print(f"round {number + 1}: {receiver}", file=sys.stderr)
             if "node_none" in chosen.receivers:
-                manners.append(measure_manners(data, out))
+                manners.append(measure_manners(data, out / f"{number} manners"))
     figures = {receiver: medians(measured) for receiver, measured in rounds.items()}
     echo, nagle = (statistics.median(m[n] for m in manners) if manners else None for n in (0, 1))
     missed = shortfalls(figures, echo, nagle)

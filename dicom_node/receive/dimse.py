@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import time
 import traceback
 import weakref
@@ -53,6 +54,7 @@ _STORAGE_SERVICE = "1.2.840.10008.4.2"
 _STORAGE_UIDS = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
 _LONGEST_COMMENT = 64
 _STOP_SECONDS = 10.0
+_SWITCH_SECONDS = 0.001
 
 _logger = log.get("receive")
 
@@ -110,6 +112,8 @@ class Listener:
         """
         # pynetdicom logs what peers send, names and all, below this level.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+        # An echo passes three threads: at each it may wait so long for the interpreter behind those that store.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
             (evt.EVT_REQUESTED, self._on_requested),
