@@ -72,6 +72,7 @@ class _Tally:
     stored: int = 0
     refused: int = 0
     bytes: int = 0
+    ended: bool = False
 
 
 class Listener:
@@ -150,7 +151,10 @@ class Listener:
         deadline = time.monotonic() + _STOP_SECONDS
         for association in associations:
             association.join(max(0.0, deadline - time.monotonic()))
-        self._intake.rows.flush()
+        try:
+            self._intake.rows.flush()
+        except OutOfResources as e:
+            _logger.error("rows_missing", reason=f"{e}; they are made from the files at the next start")
 
     def _on_connection(self, event: Any) -> None:
         connection = event.assoc.dul.socket.socket
@@ -164,7 +168,7 @@ class Listener:
 
     def _on_requested(self, event: Any) -> None:
         peer = event.assoc.requestor.address
-        open_ones = sum(tally.address == peer for tally in list(self._tallies.values()))
+        open_ones = sum(tally.address == peer and not tally.ended for tally in list(self._tallies.values()))
         if open_ones >= self._settings.maximum_associations_per_peer:
             # Rejected for now: local limit exceeded (PS3.8 section 9.3.4).
             event.assoc.acse.send_reject(0x02, 0x03, 0x02)
@@ -210,9 +214,11 @@ class Listener:
         return True
 
     def _on_end(self, event: Any, end: str) -> None:
-        tally = self._tallies.pop(event.assoc, None)
-        if tally is None:
+        tally = self._tallies.get(event.assoc)
+        if tally is None or tally.ended:
             return
+        # It stays until the association is gone: an instance may still be on its way in.
+        tally.ended = True
         self._sync(tally)
         _logger.info(
             "association_closed",
@@ -280,6 +286,8 @@ class Listener:
             return _refusal(tally, request, CANNOT_UNDERSTAND, "internal error, see the node's log")
         if self._intake.files.durability == "association":
             tally.unsynced.append(instance.path)
+            if tally.ended:
+                self._sync(tally)
         tally.stored += 1
         tally.bytes += instance.size
         return SUCCESS, ""

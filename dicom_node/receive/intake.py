@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from sqlalchemy.exc import OperationalError
@@ -13,6 +13,7 @@ from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources,
 from dicom_node.model.instance import Instance
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.header import make_instance, read_file_head
+from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.files import FileStore, Incoming, place
 from dicom_node.store.index import Index
 from dicom_node.store.rows import RowWriter
@@ -97,13 +98,14 @@ class Intake:
         with self._locks[hash(instance.SOPInstanceUID) % _LOCKS]:
             known = self.rows.known(instance.SOPInstanceUID)
             there = known.digest is not None and self.files.path(instance.path).exists()
-            if known.digest not in (None, instance.digest) or (there and not self._is_same(instance, last, file)):
+            same = there and self._is_same(instance, last, file)
+            if known.digest not in (None, instance.digest) or (there and not same and self._is_sound(instance)):
                 again = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content"
                 self._note(instance.StudyInstanceUID, f"{again}: refused, the first is kept")
                 raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
             if known.is_result and not instance.own:
                 instance = dataclasses.replace(instance, own=True)
-            if there:
+            if same:
                 return instance
             file = file or self.files.begin(head)
             try:
@@ -111,22 +113,37 @@ class Intake:
                 file.keep(instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID)
             finally:
                 file.discard()
-            # Of a file that was lost and came again, the row is there.
+            # Of a file that was lost or damaged, and came again, the row is there.
             if known.digest is None:
                 self.rows.add(instance)
             return instance
 
     def _is_same(self, instance: Instance, last: bytes | memoryview, file: Incoming | None) -> bool:
         """Whether the stored file has this dataset: equal fingerprints are likely, equal bytes are certain."""
+        stored = self._stored(instance)
+        for part in (file.view() if file else b"", last):
+            for at in range(0, len(part), _COMPARED_AT_ONCE):
+                piece = part[at : at + _COMPARED_AT_ONCE]
+                if next(stored, b"") != piece:
+                    return False
+        return next(stored, None) is None
+
+    def _is_sound(self, instance: Instance) -> bool:
+        """Whether the stored file is what the index knows it as, and not damaged."""
+        made = Fingerprint()
+        for piece in self._stored(instance):
+            made.update(piece)
+        return made.hexdigest() == instance.digest
+
+    def _stored(self, instance: Instance) -> Iterator[bytes]:
+        """The dataset in the instance's file, piece by piece."""
         with self.files.path(instance.path).open("rb") as stored:
-            stored.seek(read_file_head(stored.read(_LONGEST_HEAD)).dataset_at)
-            written = file.view() if file else b""
-            for part in (written, last):
-                for at in range(0, len(part), _COMPARED_AT_ONCE):
-                    piece = part[at : at + _COMPARED_AT_ONCE]
-                    if stored.read(len(piece)) != piece:
-                        return False
-            return not stored.read(1)
+            try:
+                stored.seek(read_file_head(stored.read(_LONGEST_HEAD)).dataset_at)
+            except InvalidInstance:
+                return
+            while piece := stored.read(_COMPARED_AT_ONCE):
+                yield piece
 
     def reconcile(self) -> list[str]:
         """Make files and rows agree after the process was killed. Call it before anything is received.

@@ -365,3 +365,17 @@ def test_instance_of_says_which_file_is_bad(tmp_path: Path) -> None:
             instance_of(path)
     with pytest.raises(InvalidInstance, match="cannot be read"):
         instance_of(tmp_path / "absent.dcm")
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+def test_a_damaged_file_is_healed_by_the_same_again_and_by_nothing_else(
+    intake: Intake, tmp_path: Path, damage: str
+) -> None:
+    ds = _dataset()
+    file = tmp_path / "store" / _take(intake, ds).path
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"x", "emptied": b""}[damage])
+    with pytest.raises(InstanceConflict):
+        _take(intake, _dataset(EchoTime=3))
+    _take(intake, ds)
+    assert file.read_bytes() == whole
