@@ -13,8 +13,8 @@ from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources,
 from dicom_node.model.instance import Instance
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.header import make_instance, read_file_head
-from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.files import FileStore, Incoming, place
+from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.index import Index
 from dicom_node.store.rows import RowWriter
 
