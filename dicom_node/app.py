@@ -69,7 +69,8 @@ def open_services(settings: Settings) -> Services:
     rules = open_rules(settings, algorithms)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.url())
-    store = FileStore(settings.data_dir.absolute() / "store", settings.receive.disk_reserve_mb * 1_000_000)
+    reserve = settings.receive.disk_reserve_mb * 1_000_000
+    store = FileStore(settings.data_dir.absolute() / "store", reserve, settings.receive.durability)
     client = DBOSClient(
         system_database_engine=engine,
         serializer=DBOSPortableJSONSerializer(),
@@ -85,7 +86,8 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         self.services = open_services(settings)
-        self.intake = Intake(self.services.files, self.services.index)
+        largest = settings.receive.largest_object_mb * 1_000_000
+        self.intake = Intake(self.services.files, self.services.index, largest)
         self.listener = Listener(settings.receive, self.intake)
         self._started = ExitStack()
 

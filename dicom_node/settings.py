@@ -37,11 +37,20 @@ class ReceiveSettings(_Section):
     require_called_ae_title: bool = False
     """Refuse associations that call another AE title than ours."""
     maximum_associations: int = Field(50, ge=1, le=1000)
+    maximum_associations_per_peer: int = Field(25, ge=1, le=1000)
+    """From one address: one peer gone mad must not keep out all others."""
     maximum_pdu_bytes: int = Field(131072, ge=4096)
     idle_seconds: float = Field(60, gt=0)
     """An association without a message for so long is aborted."""
     disk_reserve_mb: int = Field(500, ge=0)
     """Below so much free disk new instances get 0xA700 Out of Resources."""
+    durability: Literal["instance", "association", "none"] = "instance"
+    """When what came survives a power failure: before its Success, before the association's release is answered, or
+    when the system pleases. A crash of the node alone loses nothing that was acknowledged in any of them."""
+    largest_object_mb: int = Field(4096, ge=1)
+    """An instance beyond it is refused with 0xA700 Out of Resources."""
+    reader: Literal["fast", "stock"] = "fast"
+    """Who reads C-STORE requests: the node itself, or pynetdicom, which is several times slower."""
 
 
 class CompleteSettings(_Section):

@@ -17,6 +17,8 @@ from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.tables import open_engine
 
+READERS = ("fast", "stock")
+
 
 @dataclass(frozen=True)
 class Listening:
@@ -31,22 +33,24 @@ class Listening:
 
     def instances(self) -> dict[str, Instance]:
         """Everything stored, by SOP Instance UID."""
+        self.intake.rows.flush()
         studies = [s.study_uid for s in self.index.studies()]
         return {i.SOPInstanceUID: i for uid in studies for s in self.index.series(uid) for i in s.instances}
 
     def is_clean(self) -> bool:
         """Whether files and rows agree and nothing is half-written."""
+        self.intake.rows.flush()
         half_written = list((self.files.folder / "incoming").iterdir())
         return not half_written and set(self.files.walk()) == self.index.paths()
 
 
 @contextlib.contextmanager
-def listening(folder: Path, **settings: Any) -> Iterator[Listening]:
-    files = FileStore(folder / "store")
+def listening(folder: Path, *, reader: str = "fast", **settings: Any) -> Iterator[Listening]:
+    files = FileStore(folder / "store", durability=settings.get("durability", "instance"))
     engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
     index = Index(engine)
-    intake = Intake(files, index)
-    values = {"port": 0, "disk_reserve_mb": 0, **settings}
+    intake = Intake(files, index, settings.get("largest_object_mb", 4096) * 1_000_000)
+    values = {"port": 0, "disk_reserve_mb": 0, "reader": reader, **settings}
     listener = Listener(ReceiveSettings(**values), intake)
     listener.start()
     try:

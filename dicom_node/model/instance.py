@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ def valid_uid(value: str) -> bool:
 
     Leading zeros, which the standard forbids, are let through: old scanners write them.
     """
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
+    return len(value) <= 64 and _is_uid(value)
+
+
+# Most UIDs come again and again: of the study, the series, the class.
+@lru_cache(maxsize=1024)
+def _is_uid(value: str) -> bool:
+    return _UID.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class Instance:
     """One stored SOP Instance.
 
     Attributes:
-        digest: SHA-256 (hex) of the dataset's bytes as received, without the file meta information.
+        digest: fingerprint (hex) of the dataset as received, without the file meta information
+            (``store/fingerprint.py``).
         path: the Part 10 file, relative to the store's folder.
         size: bytes of that file.
         patient_key: SHA-256 (hex) of PatientID and IssuerOfPatientID, so that two patients can be

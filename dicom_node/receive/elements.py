@@ -7,13 +7,21 @@ is made on the bytes alone (PS3.5 section 7).
 from __future__ import annotations
 
 import struct
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.errors import InvalidInstance
+from dicom_node.store.files import FileView
+
+Data = bytes | memoryview | FileView
+"""An encoded dataset, in memory or on disk."""
 
 GE_PRIVATE_IMPLICIT = "1.2.840.113619.5.2"
 """GE's implicit VR little endian with big endian pixels, which its old archives send."""
@@ -26,6 +34,11 @@ _PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _DEEPEST = 100
+_SHORT_VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
+_SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in _SHORT_VRS)
+_LONG_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in _LONG_VRS)
+_LONGEST_IN_MEMORY = 1 << 24
+_INFLATE_AT_ONCE = 1 << 20
 _NOTHING = tuple(bytes(n) for n in range(1, 5))
 
 
@@ -37,8 +50,7 @@ class Encoding:
     little: bool
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """One element of the topmost level: ``data[start:stop]`` holds it whole, with its tag and length."""
 
     tag: int
@@ -46,73 +58,137 @@ class Element:
     stop: int
 
 
-def inflate(dataset: bytes, transfer_syntax: str) -> bytes:
+@contextmanager
+def inflated(dataset: Data, transfer_syntax: str) -> Iterator[Data]:
     """The dataset as elements: unchanged, but for the deflated transfer syntaxes (PS3.5 section A.5).
+
+    What is large when inflated goes to a temporary file.
 
     Raises:
         InvalidInstance: the deflated bytes are damaged, cut short, or larger than 2 GiB.
     """
     if transfer_syntax not in _DEFLATED:
-        return dataset
+        yield dataset
+        return
+    with tempfile.SpooledTemporaryFile(_LONGEST_IN_MEMORY) as file:
+        size = 0
+        for piece in _inflate(dataset):
+            size += len(piece)
+            if size > _LONGEST_INFLATED:
+                raise InvalidInstance("the deflated dataset is larger than 2 GiB")
+            file.write(piece)
+        if size > _LONGEST_IN_MEMORY:
+            file.flush()
+            yield FileView(file.fileno(), 0, size)
+        else:
+            file.seek(0)
+            yield file.read()
+
+
+def _inflate(dataset: Data) -> Iterator[bytes]:
     inflator = zlib.decompressobj(-zlib.MAX_WBITS)
+    at = 0
     try:
-        inflated = inflator.decompress(dataset, _LONGEST_INFLATED)
+        while not inflator.eof:
+            # What is not yet inflated comes before what is not yet read.
+            piece = inflator.unconsumed_tail or dataset[at : at + _INFLATE_AT_ONCE]
+            at += 0 if inflator.unconsumed_tail else len(piece)
+            if not piece:
+                raise InvalidInstance("the deflated dataset is cut short")
+            yield inflator.decompress(piece, _INFLATE_AT_ONCE)
     except zlib.error as e:
         raise InvalidInstance("the deflated dataset is damaged") from e
-    if not inflator.eof:
-        raise InvalidInstance("the deflated dataset is cut short or larger than 2 GiB")
-    return inflated
 
 
-def encoding_of(data: bytes, transfer_syntax: str) -> Encoding:
+def encoding_of(data: Data, transfer_syntax: str) -> Encoding:
     """How the elements are written: as the transfer syntax says, but for explicit against implicit VR.
 
     Some senders write the other one than was negotiated; the first element shows which.
     """
     little = transfer_syntax != ExplicitVRBigEndian
-    vr = data[4:6]
+    vr = bytes(data[4:6])
     if len(vr) == 2 and little:
         return Encoding(implicit=not (vr.isalpha() and vr.isupper()), little=True)
     return Encoding(implicit=transfer_syntax in _IMPLICIT, little=little)
 
 
-def outline(data: bytes, encoding: Encoding) -> Iterator[Element]:
-    """The elements of the topmost level, in their order.
+def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None) -> Iterator[Element]:
+    """The elements of the topmost level, in their order; all of the dataset is looked through.
 
     Zero bytes behind the last element are padding and left out.
+
+    Args:
+        wanted: only elements with these tags; None: all.
 
     Raises:
         InvalidInstance: the dataset ends in the middle of an element, or is no sequence of elements.
     """
     walker = _Walker(data, encoding)
-    at = 0
-    while at < len(data):
-        if data[at : at + 4] in _NOTHING and not any(data[at:]):
-            return
-        tag, stop = walker.element(at, encoding.implicit, 0)
-        yield Element(tag, at, stop)
+    # Most elements are little endian, with a length and a usual value representation: these are taken at a glance.
+    glance = _reader(data, "<IHHI") if encoding.little else None
+    swapped = None if wanted is None else _swapped(wanted)
+    implicit = encoding.implicit
+    at, end = 0, len(data)
+    while at < end:
+        stop = 0
+        if glance is not None and end - at >= 12:
+            swap, vr, length, long = glance(data, at)
+            if implicit:
+                length = length << 16 | vr
+                stop = at + 8 + length if length != _UNDEFINED and swap & 0xFFFF else 0
+            elif vr in _SHORT_VR_NUMBERS:
+                stop = at + 8 + length
+            elif vr in _LONG_VR_NUMBERS and long != _UNDEFINED:
+                stop = at + 12 + long
+        if 0 < stop <= end:
+            if swapped is None or swap in swapped:
+                yield Element((swap & 0xFFFF) << 16 | swap >> 16, at, stop)
+        else:
+            if bytes(data[at : at + 4]) in _NOTHING and _is_zero(data, at):
+                return
+            tag, stop = walker.element(at, implicit, 0)
+            if wanted is None or tag in wanted:
+                yield Element(tag, at, stop)
         at = stop
 
 
+@lru_cache(maxsize=8)
+def _swapped(tags: frozenset[int]) -> frozenset[int]:
+    """Tags as they read when group and element, in this order, are taken for one little endian number."""
+    return frozenset((tag & 0xFFFF) << 16 | tag >> 16 for tag in tags)
+
+
+def _is_zero(data: Data, at: int) -> bool:
+    return not any(any(data[start : start + _INFLATE_AT_ONCE]) for start in range(at, len(data), _INFLATE_AT_ONCE))
+
+
+def _reader(data: Data, form: str) -> Callable[[Any, int], tuple[Any, ...]]:
+    """Unpack numbers at a place of the data."""
+    packed = struct.Struct(form)
+    if isinstance(data, FileView):
+        return lambda file, at: packed.unpack(file[at : at + packed.size])
+    return packed.unpack_from
+
+
 class _Walker:
-    def __init__(self, data: bytes, encoding: Encoding) -> None:
+    def __init__(self, data: Data, encoding: Encoding) -> None:
         self._data = data
         order = "<" if encoding.little else ">"
-        self._tag = struct.Struct(order + "HH")
-        self._u16 = struct.Struct(order + "H")
-        self._u32 = struct.Struct(order + "I")
+        self._tag = _reader(data, order + "HH")
+        self._u16 = _reader(data, order + "H")
+        self._u32 = _reader(data, order + "I")
 
     def element(self, at: int, implicit: bool, depth: int) -> tuple[int, int]:
         """Tag and end of the element at ``at``."""
         tag = self._read_tag(at)
-        vr = self._data[at + 4 : at + 6]
+        vr = bytes(self._data[at + 4 : at + 6])
         # A few senders put single elements with implicit VR into explicit datasets.
         if implicit or not (vr.isalpha() and vr.isupper()):
-            implicit, start, length = True, at + 8, self._number(self._u32, at + 4, tag)
+            implicit, start, length = True, at + 8, self._u32_at(at + 4, tag)
         elif vr in _LONG_VRS:
-            start, length = at + 12, self._number(self._u32, at + 8, tag)
+            start, length = at + 12, self._u32_at(at + 8, tag)
         else:
-            start, length = at + 8, self._number(self._u16, at + 6, tag)
+            start, length = at + 8, int(self._u16(self._data, at + 6)[0])
         if length != _UNDEFINED:
             return tag, self._end(start, length, tag)
         if tag == _PIXEL_DATA or vr in (b"OB", b"OW"):
@@ -124,7 +200,7 @@ class _Walker:
         if depth > _DEEPEST:
             raise InvalidInstance(f"sequences are nested more than {_DEEPEST} deep")
         while True:
-            tag, length = self._read_tag(at, owner), self._number(self._u32, at + 4, owner)
+            tag, length = self._read_tag(at, owner), self._u32_at(at + 4, owner)
             at += 8
             if tag == _SEQUENCE_END:
                 return at
@@ -142,13 +218,13 @@ class _Walker:
     def _read_tag(self, at: int, owner: int | None = None) -> int:
         if at + 8 > len(self._data):
             raise _truncated(owner)
-        group, element = self._tag.unpack_from(self._data, at)
+        group, element = self._tag(self._data, at)
         return int(group << 16 | element)
 
-    def _number(self, form: struct.Struct, at: int, owner: int) -> int:
-        if at + form.size > len(self._data):
+    def _u32_at(self, at: int, owner: int) -> int:
+        if at + 4 > len(self._data):
             raise _truncated(owner)
-        return int(form.unpack_from(self._data, at)[0])
+        return int(self._u32(self._data, at)[0])
 
     def _end(self, start: int, length: int, owner: int) -> int:
         if start + length > len(self._data):

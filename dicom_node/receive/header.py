@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
+from pydicom.tag import Tag
 
 from dicom_node.errors import InvalidInstance
 from dicom_node.model.instance import Instance, valid_uid
-from dicom_node.receive.elements import encoding_of, inflate, outline
-from dicom_node.receive.tags import HEADER_SEQUENCES, PIXEL_KEYWORDS, TAG_KEYWORDS, items, routing_tags, text
+from dicom_node.receive.elements import Data, encoding_of, inflated, outline
+from dicom_node.receive.tags import (
+    HEADER_SEQUENCES,
+    JSON,
+    PIXEL_KEYWORDS,
+    TAG_KEYWORDS,
+    items,
+    latin_value,
+    routing_tags,
+    text,
+)
+from dicom_node.store.fingerprint import Fingerprint
 
 NODE_MANUFACTURER = "dicom_node"
 """The Manufacturer in the node's own results."""
@@ -25,8 +38,9 @@ _IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
 _PREAMBLE = bytes(128) + b"DICM"
 _LONGEST_HEADER_VALUE = 1 << 20
 
+# Plain numbers: pydicom's tags compare slowly.
 _WANTED = frozenset(
-    tag_for_keyword(k)
+    int(Tag(k))
     for k in (
         *TAG_KEYWORDS,
         *HEADER_SEQUENCES,
@@ -41,8 +55,23 @@ _WANTED = frozenset(
         "ContributingEquipmentSequence",
     )
 )
-_STUDY = tag_for_keyword("StudyInstanceUID")
-_PIXELS = frozenset(tag_for_keyword(k) for k in PIXEL_KEYWORDS)
+_STUDY = int(Tag("StudyInstanceUID"))
+_PIXELS = frozenset(int(Tag(k)) for k in PIXEL_KEYWORDS)
+_LOOKED_FOR = _WANTED | _PIXELS
+_LONGEST_CACHED = 1 << 14
+
+_VARYING: Mapping[int, tuple[str, str]] = {
+    int(Tag(keyword)): (keyword, dictionary_VR(keyword))
+    for keyword in (
+        "SOPInstanceUID",
+        "InstanceNumber",
+        "AcquisitionNumber",
+        "ImagePositionPatient",
+        "TriggerTime",
+        "TemporalPositionIdentifier",
+    )
+}
+"""What differs from one image of a series to the next: read without pydicom."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +84,82 @@ class FileHead:
     dataset_at: int
 
 
-def read_header(dataset: bytes, transfer_syntax: str) -> Dataset:
-    """The elements that the node reads, without pixels; all of the dataset must be there.
+@dataclass(frozen=True)
+class _Common:
+    """What many instances of a series have in common, as the index keeps it."""
 
-    Pixel data elements are in the answer without their value.
+    uids: Mapping[str, str]
+    patient_key: str
+    own: bool
+    tags: Mapping[str, JSON]
+
+
+def make_instance(
+    dataset: Data,
+    *,
+    TransferSyntaxUID: str,
+    digest: str = "",
+    path: str | Callable[[str, str, str], str] = "",
+    size: int = 0,
+    source: str = "",
+    called: str = "",
+) -> Instance:
+    """Everything the index keeps about a dataset. ``own`` is what the header says.
+
+    Pixels are passed over, but all of the dataset must be there.
+
+    Args:
+        digest: the dataset's fingerprint, if it is known already.
+        path: where the file is, or what tells that from Study, Series and SOP Instance UID.
 
     Raises:
-        InvalidInstance: truncated, or not DICOM.
+        InvalidInstance: truncated, not DICOM, or a UID is missing or is none.
     """
-    data = inflate(dataset, transfer_syntax)
-    encoding = encoding_of(data, transfer_syntax)
-    kept = []
-    pixels = []
-    for element in outline(data, encoding):
-        if element.tag in _PIXELS:
-            pixels.append(element.tag)
-        elif element.tag in _WANTED and element.stop - element.start <= _LONGEST_HEADER_VALUE:
-            kept.append(data[element.start : element.stop])
+    common, varying = _read(dataset, TransferSyntaxUID)
+    uids = {**common.uids, "SOPInstanceUID": str(varying.pop("SOPInstanceUID", common.uids["SOPInstanceUID"]))}
+    for keyword, uid in uids.items():
+        if not uid:
+            raise InvalidInstance(f"{keyword} is missing or cannot be read")
+    return Instance(
+        **uids,
+        TransferSyntaxUID=TransferSyntaxUID,
+        digest=digest or _fingerprint(dataset),
+        path=path
+        if isinstance(path, str)
+        else path(*(uids[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP"))),
+        size=size,
+        patient_key=common.patient_key,
+        tags={**common.tags, **varying},
+        own=common.own,
+        source=source,
+        called=called,
+    )
+
+
+def _read(dataset: Data, transfer_syntax: str) -> tuple[_Common, dict[str, JSON]]:
+    """What the header says: in common with its series, and of its own."""
+    same, pixels, varying = [], [], {}
+    with inflated(dataset, transfer_syntax) as data:
+        encoding = encoding_of(data, transfer_syntax)
+        for tag, start, stop in outline(data, encoding, _LOOKED_FOR):
+            if tag in _PIXELS:
+                pixels.append(tag)
+            elif stop - start <= _LONGEST_HEADER_VALUE:
+                raw = bytes(data[start:stop])
+                keyword, vr = _VARYING.get(tag, ("", ""))
+                if keyword and (encoding.implicit or raw[4:6] == vr.encode()):
+                    varying[keyword] = latin_value(vr, raw[8:])
+                else:
+                    same.append(raw)
+    joined = b"".join(same)
+    read = _common_cached if len(joined) <= _LONGEST_CACHED else _read_common
+    common = read(joined, tuple(pixels), encoding.implicit, encoding.little)
+    return common, {keyword: value for keyword, value in varying.items() if value is not None}
+
+
+def _read_common(elements: bytes, pixels: tuple[int, ...], implicit: bool, little: bool) -> _Common:
     try:
-        ds = read_dataset(BytesIO(b"".join(kept)), encoding.implicit, encoding.little)
+        ds = read_dataset(BytesIO(elements), implicit, little)
     except (
         InvalidDicomError,
         EOFError,
@@ -87,45 +173,28 @@ def read_header(dataset: bytes, transfer_syntax: str) -> Dataset:
         raise InvalidInstance("the dataset cannot be read") from e
     for tag in pixels:
         ds.add_new(tag, "OW", None)
-    return ds
+    uids = {k: text(ds, k) for k in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")}
+    return _Common(uids, _patient_key(ds), made_by_node(ds), routing_tags(ds))
 
 
-def make_instance(
-    dataset: bytes, *, TransferSyntaxUID: str, path: str = "", size: int = 0, source: str = "", called: str = ""
-) -> Instance:
-    """Everything the index keeps about a dataset. ``own`` is what the header says.
-
-    Raises:
-        InvalidInstance: truncated, not DICOM, or a UID is missing or is none.
-    """
-    ds = read_header(dataset, TransferSyntaxUID)
-    uids = {}
-    for keyword in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
-        uids[keyword] = text(ds, keyword)
-        if not uids[keyword]:
-            raise InvalidInstance(f"{keyword} is missing or cannot be read")
-    return Instance(
-        **uids,
-        TransferSyntaxUID=TransferSyntaxUID,
-        digest=hashlib.sha256(dataset).hexdigest(),
-        path=path,
-        size=size,
-        patient_key=_patient_key(ds),
-        tags=routing_tags(ds),
-        own=made_by_node(ds),
-        source=source,
-        called=called,
-    )
+# From one image of a series to the next most of the header stays the same, and pydicom takes a millisecond for it.
+_common_cached = lru_cache(maxsize=256)(_read_common)
 
 
-def study_of(dataset: bytes, transfer_syntax: str) -> str:
+def _fingerprint(dataset: Data) -> str:
+    made = Fingerprint()
+    for at in range(0, len(dataset), _LONGEST_HEADER_VALUE):
+        made.update(dataset[at : at + _LONGEST_HEADER_VALUE])
+    return made.hexdigest()
+
+
+def study_of(dataset: Data, transfer_syntax: str) -> str:
     """The Study Instance UID of a dataset that may be damaged behind it; empty where it cannot be read."""
     try:
-        data = inflate(dataset, transfer_syntax)
-        encoding = encoding_of(data, transfer_syntax)
-        for element in outline(data, encoding):
-            if element.tag == _STUDY:
-                raw = data[element.start : element.stop]
+        with inflated(dataset, transfer_syntax) as data:
+            encoding = encoding_of(data, transfer_syntax)
+            for element in outline(data, encoding, frozenset((_STUDY,))):
+                raw = bytes(data[element.start : element.stop])
                 uid = text(read_dataset(BytesIO(raw), encoding.implicit, encoding.little), "StudyInstanceUID")
                 return uid if valid_uid(uid) else ""
     except InvalidInstance:
@@ -192,6 +261,7 @@ def read_file_head(data: bytes) -> FileHead:
     return FileHead(values[0x0010], values.get(0x0016, ""), values.get(0x0018, ""), at)
 
 
+@lru_cache(maxsize=256)
 def _meta(element: int, vr: str, value: str) -> bytes:
     raw = value.encode("ascii", "replace")
     raw += b"" if len(raw) % 2 == 0 else b"\0" if vr == "UI" else b" "

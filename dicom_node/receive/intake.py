@@ -4,28 +4,55 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from sqlalchemy.exc import OperationalError
 
-from dicom_node.errors import InvalidInstance, OutOfResources, ReceiveError
-from dicom_node.model.instance import Instance, valid_uid
-from dicom_node.receive.header import file_head, make_instance, read_file_head, study_of
-from dicom_node.store.files import FileStore, place
+from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources, ReceiveError
+from dicom_node.model.instance import Instance
+from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.header import make_instance, read_file_head
+from dicom_node.store.files import FileStore, Incoming, place
+from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.index import Index
+from dicom_node.store.rows import RowWriter
 
-_LOCKS = 64
+_LOCKS = 1024
+_COMPARED_AT_ONCE = 1 << 20
+_LONGEST_HEAD = 4096
 
 
 class Intake:
-    """Where every way of receiving ends. Thread-safe."""
+    """Where every way of receiving ends. Thread-safe.
 
-    def __init__(self, files: FileStore, index: Index) -> None:
-        self._files = files
+    An instance is acknowledged when its file is as safe as the store's durability says and its row is about to be
+    written; a row that a crash prevents is made from the file at the next start.
+
+    Args:
+        largest_bytes: a larger dataset is refused; None: the disk is the limit.
+    """
+
+    def __init__(self, files: FileStore, index: Index, largest_bytes: int | None = None) -> None:
+        self.files = files
+        self.largest_bytes = largest_bytes
         self._index = index
+        self.rows = RowWriter(index)
         # Two senders of one SOP Instance UID must not both write its file: the first content is kept.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    def begin(
+        self, *, TransferSyntaxUID: str, SOPClassUID: str, SOPInstanceUID: str, source: str = "", called: str = ""
+    ) -> Arrival:
+        """Begin to take one instance. What is wrong with it is told by ``Arrival.finish``.
+
+        Args:
+            SOPClassUID: as the sender's command says; the dataset must say the same.
+            SOPInstanceUID: likewise.
+            source: calling AE title.
+            called: AE title that was called.
+        """
+        return Arrival(self, TransferSyntaxUID, SOPClassUID, SOPInstanceUID, source, called)
 
     def take(
         self,
@@ -37,46 +64,86 @@ class Intake:
         source: str = "",
         called: str = "",
     ) -> Instance:
-        """Keep one instance as it came. When this returns it is safe on disk and in the index.
-
-        The same bytes again change nothing.
-
-        Args:
-            dataset: the encoded dataset, without file meta information.
-            SOPClassUID: as the sender's command says; the dataset must say the same.
-            SOPInstanceUID: likewise.
-            source: calling AE title.
-            called: AE title that was called.
+        """Keep one instance that is in memory; when this returns, it is in the index too.
 
         Raises:
-            InvalidInstance: a UID that is none, not DICOM, truncated, or the dataset contradicts the command.
-            InstanceConflict: the SOP Instance UID is there with other content, which is kept as it is.
-            OutOfResources: the disk or the index could not take it.
+            ReceiveError: as ``Arrival.finish``.
         """
-        for keyword, uid in (("SOPInstanceUID", SOPInstanceUID), ("SOPClassUID", SOPClassUID)):
-            if not valid_uid(uid):
-                raise InvalidInstance(f"{keyword} {uid[:80]!r} is not a valid UID")
-        try:
-            instance = make_instance(dataset, TransferSyntaxUID=TransferSyntaxUID, source=source, called=called)
-        except InvalidInstance as e:
-            self._note_refused(study_of(dataset, TransferSyntaxUID), SOPInstanceUID, e)
-            raise
-        for keyword, uid in (("SOPInstanceUID", SOPInstanceUID), ("SOPClassUID", SOPClassUID)):
-            if getattr(instance, keyword) != uid:
-                raise InvalidInstance(f"command and dataset differ in {keyword}")
-        head = file_head(
+        arrival = self.begin(
+            TransferSyntaxUID=TransferSyntaxUID,
             SOPClassUID=SOPClassUID,
             SOPInstanceUID=SOPInstanceUID,
-            TransferSyntaxUID=TransferSyntaxUID,
             source=source,
             called=called,
         )
-        path = place(instance.StudyInstanceUID, instance.SeriesInstanceUID, SOPInstanceUID)
-        instance = dataclasses.replace(instance, path=path, size=len(head) + len(dataset))
-        try:
-            return self._keep(instance, head, dataset)
-        except OperationalError as e:
-            raise OutOfResources("the index could not be written") from e
+        instance = arrival.finish(dataset)
+        self.rows.flush()
+        return instance
+
+    def keep(self, instance: Instance, head: bytes, last: bytes | memoryview, file: Incoming | None) -> Instance:
+        """Put an instance that was found sound in its place, unless it is there.
+
+        Args:
+            head: the file's head.
+            last: the end of the dataset that is not in the file yet.
+            file: what was written before; None: nothing, and ``last`` is the whole dataset.
+
+        Returns:
+            The instance, ``own`` also if the node knows that it made it.
+
+        Raises:
+            InstanceConflict: the SOP Instance UID is there with other content.
+            OutOfResources: the disk or the index could not take it.
+        """
+        with self._locks[hash(instance.SOPInstanceUID) % _LOCKS]:
+            known = self.rows.known(instance.SOPInstanceUID)
+            there = known.digest is not None and self.files.path(instance.path).exists()
+            same = there and self._is_same(instance, last, file)
+            if known.digest not in (None, instance.digest) or (there and not same and self._is_sound(instance)):
+                again = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content"
+                self._note(instance.StudyInstanceUID, f"{again}: refused, the first is kept")
+                raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
+            if known.is_result and not instance.own:
+                instance = dataclasses.replace(instance, own=True)
+            if same:
+                return instance
+            file = file or self.files.begin(head)
+            try:
+                file.write(last)
+                file.keep(instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID)
+            finally:
+                file.discard()
+            # Of a file that was lost or damaged, and came again, the row is there.
+            if known.digest is None:
+                self.rows.add(instance)
+            return instance
+
+    def _is_same(self, instance: Instance, last: bytes | memoryview, file: Incoming | None) -> bool:
+        """Whether the stored file has this dataset: equal fingerprints are likely, equal bytes are certain."""
+        stored = self._stored(instance)
+        for part in (file.view() if file else b"", last):
+            for at in range(0, len(part), _COMPARED_AT_ONCE):
+                piece = part[at : at + _COMPARED_AT_ONCE]
+                if next(stored, b"") != piece:
+                    return False
+        return next(stored, None) is None
+
+    def _is_sound(self, instance: Instance) -> bool:
+        """Whether the stored file is what the index knows it as, and not damaged."""
+        made = Fingerprint()
+        for piece in self._stored(instance):
+            made.update(piece)
+        return made.hexdigest() == instance.digest
+
+    def _stored(self, instance: Instance) -> Iterator[bytes]:
+        """The dataset in the instance's file, piece by piece."""
+        with self.files.path(instance.path).open("rb") as stored:
+            try:
+                stored.seek(read_file_head(stored.read(_LONGEST_HEAD)).dataset_at)
+            except InvalidInstance:
+                return
+            while piece := stored.read(_COMPARED_AT_ONCE):
+                yield piece
 
     def reconcile(self) -> list[str]:
         """Make files and rows agree after the process was killed. Call it before anything is received.
@@ -87,10 +154,10 @@ class Intake:
         Returns:
             What could not be healed, a sentence each.
         """
-        self._files.clear_incoming()
+        self.files.clear_incoming()
         missing = self._index.paths()
         problems = []
-        for path in self._files.walk():
+        for path in self.files.walk():
             if path in missing:
                 missing.discard(path)
                 continue
@@ -110,33 +177,27 @@ class Intake:
         """Remove the files of instances that the index has forgotten; one that came again meanwhile keeps its file."""
         for i in instances:
             with self._locks[hash(i.SOPInstanceUID) % _LOCKS]:
-                if self._index.digest_of(i.SOPInstanceUID) is None:
-                    self._files.remove([i.path])
+                if self.rows.known(i.SOPInstanceUID).digest is None:
+                    self.files.remove([i.path])
 
-    def _note_refused(self, study_uid: str, sop_uid: str, why: InvalidInstance) -> None:
-        """Keep that the study lacks an image: if it is the first or the last slice nobody would see that later."""
-        note = f"SOP Instance UID {sop_uid} was refused: {why}"
+    def note_refused(self, study_uid: str, sop_uid: str, why: InvalidInstance) -> None:
+        """Keep that the study lacks an image: if it is the first or the last slice nobody would see that later.
+
+        Raises:
+            OutOfResources: the index could not be written.
+        """
+        if study_uid:
+            self._note(study_uid, f"SOP Instance UID {sop_uid} was refused: {why}")
+
+    def _note(self, study_uid: str, note: str) -> None:
         try:
-            if study_uid and note not in self._index.notes(study_uid):
+            if note not in self._index.notes(study_uid):
                 self._index.note(study_uid, note)
         except OperationalError as e:
             raise OutOfResources("the index could not be written") from e
 
-    def _keep(self, instance: Instance, head: bytes, dataset: bytes) -> Instance:
-        with self._locks[hash(instance.SOPInstanceUID) % _LOCKS]:
-            stored = self._index.digest_of(instance.SOPInstanceUID)
-            if not instance.own and self._index.is_result(instance.SOPInstanceUID):
-                instance = dataclasses.replace(instance, own=True)
-            # Of other content no file is written; a file that was lost is written again.
-            if stored is None or (stored == instance.digest and not self._files.path(instance.path).exists()):
-                self._files.write(
-                    instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID, head, dataset
-                )
-            self._index.add(instance)
-        return instance
-
     def _read(self, path: str) -> Instance:
-        data = self._files.path(path).read_bytes()
+        data = self.files.path(path).read_bytes()
         head = read_file_head(data)
         instance = make_instance(
             data[head.dataset_at :],

@@ -73,6 +73,18 @@ def routing_tags(ds: Dataset) -> dict[str, JSON]:
     return tags
 
 
+def latin_value(vr: str, raw: bytes) -> JSON | None:
+    """What ``routing_tags`` makes of an element whose value representation knows no other script.
+
+    Args:
+        vr: AE, AS, CS, DA, DS, DT, IS, TM or UI.
+    """
+    try:
+        return _plain(_parts(vr, raw.decode("ascii")))
+    except (ValueError, OverflowError):
+        return None
+
+
 def text(ds: Dataset, keyword: str) -> str:
     """The first value as text, without padding; empty if there is none or it cannot be read."""
     value = _value(ds, keyword)
@@ -101,6 +113,10 @@ def _value(ds: Dataset, keyword: str) -> JSON | None:
             values = _from_value(element.value, element.VR)
     except (ValueError, OverflowError, LookupError, struct.error):
         return None
+    return _plain(values)
+
+
+def _plain(values: list[Any]) -> JSON | None:
     if not any(v != "" for v in values):
         return None
     return values[0] if len(values) == 1 else values
@@ -123,6 +139,10 @@ def _from_bytes(ds: Dataset, element: RawDataElement, known: str) -> list[Any]:
         form = ("<" if element.is_little_endian else ">") + _BINARY[vr]
         return [_finite(v) for (v,) in struct.iter_unpack(form, raw)]
     decoded = raw.decode("ascii") if vr in _LATIN_ONLY else decode_bytes(raw, _encodings(ds), TEXT_VR_DELIMS)
+    return _parts(vr, decoded)
+
+
+def _parts(vr: str, decoded: str) -> list[Any]:
     parts = [p.strip(" \0") for p in decoded.split("\\")]
     return [_number(vr)(p) for p in parts] if vr in ("DS", "IS") and any(parts) else parts
 

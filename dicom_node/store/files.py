@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import threading
-import uuid
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from dicom_node.errors import InvalidInstance, OutOfResources
 from dicom_node.model.instance import valid_uid
+from dicom_node.store.folder_sync import FolderSync, sync_path
 
 INSTANCES = "instances"
 INCOMING = "incoming"
+
+Durability = Literal["instance", "association", "none"]
+
+_WINDOW = 1 << 16
+_numbers = itertools.count()
 
 
 def place(study_uid: str, series_uid: str, sop_uid: str) -> str:
@@ -39,50 +47,53 @@ class FileStore:
 
     Args:
         folder: made when it is missing.
-        reserve_bytes: so much of the disk stays free; an instance that would need it is refused.
+        reserve_bytes: so much of the disk stays free; below it no new file is begun.
+        durability: when a kept file survives a power failure: ``instance``: before ``Incoming.keep`` returns;
+            ``association``: after ``sync``; ``none``: when the system pleases.
     """
 
-    def __init__(self, folder: Path, reserve_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, reserve_bytes: int = 0, durability: Durability = "instance") -> None:
         self.folder = folder
         self.reserve_bytes = reserve_bytes
+        self.durability = durability
         self._folders = threading.Lock()
+        self._group = FolderSync()
         for name in (INSTANCES, INCOMING):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def write(self, study_uid: str, series_uid: str, sop_uid: str, head: bytes, dataset: bytes) -> str:
-        """Write one instance; when this returns, power may fail.
-
-        The bytes are written aside and synced, then the file is renamed to its place, then its folder is synced
-        (new parent folders have been before). A file that is there already is replaced.
+    def begin(self, head: bytes) -> Incoming:
+        """Begin a file.
 
         Args:
             head: preamble, prefix and file meta information (PS3.10 section 7.1).
-            dataset: the dataset as received.
-
-        Returns:
-            The file's path, relative to the store's folder.
 
         Raises:
-            InvalidInstance: one of the UIDs is none.
-            OutOfResources: the disk is full, below the reserve, or failed.
+            OutOfResources: the disk is below the reserve, or failed.
         """
-        relative = place(study_uid, series_uid, sop_uid)
-        final = self.folder / relative
-        aside = self.folder / INCOMING / f"{uuid.uuid4().hex}.part"
         try:
-            self._keep_reserve(len(head) + len(dataset))
-            try:
-                _write_synced(aside, head, dataset)
-                self._rename(aside, final)
-            finally:
-                aside.unlink(missing_ok=True)
-            sync_folder(final.parent)
+            self._keep_reserve()
+            return Incoming(self, head)
         except OSError as e:
-            raise OutOfResources(f"the instance could not be written: {e.strerror or type(e).__name__}") from e
-        return relative
+            raise _failed(e) from e
+
+    def sync(self, relatives: Iterable[str]) -> None:
+        """Make files that were kept, and the folders above them, survive a power failure.
+
+        Raises:
+            OutOfResources: one of them could not be synced.
+        """
+        folders: set[PurePosixPath] = set()
+        try:
+            for relative in relatives:
+                sync_path(str(self.folder / relative))
+                folders.update(PurePosixPath(relative).parents)
+            for parent in sorted(folders, key=lambda p: -len(p.parts)):
+                sync_path(str(self.folder / parent))
+        except OSError as e:
+            raise _failed(e) from e
 
     def path(self, relative: str) -> Path:
-        """The file of a path that ``write`` or ``walk`` gave."""
+        """The file of a path that ``Incoming.keep`` or ``walk`` gave."""
         return self.folder / relative
 
     def remove(self, relatives: Iterable[str]) -> None:
@@ -120,15 +131,31 @@ class FileStore:
             elif entry.name.endswith(".dcm"):
                 yield Path(entry.path).relative_to(self.folder).as_posix()
 
-    def _keep_reserve(self, size: int) -> None:
+    def _settle(self, aside: str, relative: str) -> None:
+        """Rename a file to its place, and sync its folder where each instance is to be durable.
+
+        Raises:
+            OSError: the disk failed; the file is not in its place.
+        """
+        final = f"{self.folder}/{relative}"
+        parent = final.rpartition("/")[0]
+        self._rename(aside, final, parent)
+        if self.durability == "instance":
+            try:
+                self._group.sync(parent)
+            except OSError:
+                os.unlink(final)
+                raise
+
+    def _keep_reserve(self) -> None:
         if not self.reserve_bytes:
             return
         disk = os.statvfs(self.folder)
         free = disk.f_bavail * disk.f_frsize
-        if free - size < self.reserve_bytes:
-            raise OutOfResources(f"the disk has {free // 1_000_000} MB free, which is at the reserve")
+        if free < self.reserve_bytes:
+            raise OutOfResources(f"the disk has {free // 1_000_000} MB free, which is below the reserve")
 
-    def _rename(self, aside: Path, final: Path) -> None:
+    def _rename(self, aside: str, final: str, parent: str) -> None:
         """Rename to a folder that is made if missing; each new folder is synced into its parent before.
 
         The lock makes a second writer wait until a folder that it finds is synced, and keeps ``remove`` from taking
@@ -136,28 +163,128 @@ class FileStore:
         """
         with self._folders:
             missing = []
-            folder = final.parent
-            while not folder.is_dir():
+            folder = parent
+            while not os.path.isdir(folder):
                 missing.append(folder)
-                folder = folder.parent
+                folder = os.path.dirname(folder)
             for new in reversed(missing):
-                new.mkdir()
-                sync_folder(new.parent)
-            aside.rename(final)
+                os.mkdir(new)
+                if self.durability == "instance":
+                    try:
+                        sync_path(os.path.dirname(new))
+                    except OSError:
+                        os.rmdir(new)  # or the next writer would take it for synced
+                        raise
+            os.rename(aside, final)
 
 
-def _write_synced(file: Path, *parts: bytes) -> None:
-    with file.open("xb") as f:
-        for part in parts:
-            f.write(part)
-        f.flush()
-        os.fsync(f.fileno())
+class Incoming:
+    """A file that is being written aside, until it is kept or discarded. For one thread.
+
+    Raises:
+        OSError: on construction.
+    """
+
+    def __init__(self, store: FileStore, head: bytes) -> None:
+        self._store = store
+        self._head = head
+        self._aside = f"{store.folder}/{INCOMING}/{os.getpid()}-{next(_numbers)}.part"
+        self._descriptor = os.open(self._aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._begun = False
+        self.size = 0
+        """Bytes of the dataset that are written."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append to the dataset.
+
+        Raises:
+            OutOfResources: the disk is full or failed; the file is gone.
+        """
+        parts = [data] if self._begun else [self._head, data]
+        left = sum(len(p) for p in parts)
+        self._begun = True
+        self.size += len(data)
+        try:
+            while left := left - os.writev(self._descriptor, parts):
+                # A write that is cut short says nothing; the next one says why.
+                parts = [memoryview(b"".join(parts))[-left:]]
+        except OSError as e:
+            self.discard()
+            raise _failed(e) from e
+
+    def view(self) -> FileView:
+        """The dataset that is written so far, to be read while the file is open."""
+        return FileView(self._descriptor, len(self._head), self.size)
+
+    def keep(self, study_uid: str, series_uid: str, sop_uid: str) -> str:
+        """Put the file in its place; with durability ``instance`` power may fail when this returns.
+
+        The file is synced, then renamed, then its folder is synced (new parent folders have been before). A file
+        that is there already is replaced. A sync that failed is not tried again: the kernel may have dropped what
+        it could not write, and then says that all is well (fsync(2)).
+
+        Returns:
+            The file's path, relative to the store's folder.
+
+        Raises:
+            InvalidInstance: one of the UIDs is none.
+            OutOfResources: the disk failed; the file is gone.
+        """
+        try:
+            relative = place(study_uid, series_uid, sop_uid)
+            if self._store.durability == "instance":
+                os.fsync(self._descriptor)
+            self._close()
+            self._store._settle(self._aside, relative)
+            self._aside = ""
+        except OSError as e:
+            raise _failed(e) from e
+        finally:
+            self.discard()
+        return relative
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has been kept."""
+        self._close()
+        if self._aside:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._aside)
+            self._aside = ""
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class FileView:
+    """A part of an open file that reads like bytes, without being in memory.
+
+    Args:
+        descriptor: of the file; it stays the caller's.
+        start: where the part begins.
+        size: its bytes.
+    """
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._start = start
+        self._size = size
+        self._window = b""
+        self._window_at = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        at = start - self._window_at
+        if at < 0 or stop - self._window_at > len(self._window):
+            length = max(stop - start, min(_WINDOW, self._size - start))
+            self._window = os.pread(self._descriptor, length, self._start + start)
+            self._window_at, at = start, 0
+        return self._window[at : at + stop - start]
+
+
+def _failed(error: OSError) -> OutOfResources:
+    return OutOfResources(f"the instance could not be written: {error.strerror or type(error).__name__}")

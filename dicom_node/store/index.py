@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from dicom_node.errors import InstanceConflict
+from dicom_node.errors import InstanceConflict, OutOfResources
 from dicom_node.model.instance import Instance, Series
 from dicom_node.model.states import STUDY_MOVES, StudyState, move
 from dicom_node.store import tables as t
@@ -31,12 +31,30 @@ class StudyRow:
     reason: str
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the index knows about a SOP Instance UID.
+
+    Attributes:
+        digest: of the stored content; None if the instance is not here.
+        is_result: whether this node made the object.
+    """
+
+    digest: str | None
+    is_result: bool
+
+
 class Index:
     """Which instances there are, and which studies they make."""
 
     def __init__(self, engine: sa.Engine, clock: Clock = time.time) -> None:
         self.engine = engine
         self.clock = clock
+        uid = sa.bindparam("uid", type_=sa.String)
+        digest = sa.select(t.instances.c.digest).where(t.instances.c.sop_uid == uid).scalar_subquery()
+        result = sa.select(t.results.c.run_id).where(t.results.c.sop_uid == uid).scalar_subquery()
+        self._known: Any = sa.select(digest, result).compile(dialect=engine.dialect)
+        self._driver_error: Any = engine.dialect.loaded_dbapi.Error
 
     def add(self, instance: Instance) -> bool:
         """Make the instance's row, and open its study again if it is new and not our own result.
@@ -55,7 +73,7 @@ class Index:
             new = c.execute(insert(self.engine, t.instances).values(row).on_conflict_do_nothing()).rowcount == 1
             if new:
                 if not instance.own:
-                    self._touch(c, instance.StudyInstanceUID, now)
+                    self._touch(c, instance.StudyInstanceUID, now, now)
                 return True
             digest = c.scalar(sa.select(t.instances.c.digest).where(t.instances.c.sop_uid == instance.SOPInstanceUID))
             if digest == instance.digest:
@@ -63,6 +81,44 @@ class Index:
         text = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content: refused, the first is kept"
         self.note(instance.StudyInstanceUID, text)
         raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
+
+    def add_many(self, arrivals: Sequence[tuple[Instance, float]]) -> list[Instance]:
+        """Make the rows of instances and the times they came, in one transaction; as ``add`` otherwise.
+
+        Returns:
+            Those whose UID is there with other content: of these nothing is kept.
+        """
+        rows = {i.SOPInstanceUID: self._instance_values(i, at) for i, at in arrivals}
+        with self.engine.begin() as c:
+            made = insert(self.engine, t.instances).on_conflict_do_nothing().returning(t.instances.c.sop_uid)
+            new = set(c.scalars(made, list(rows.values())))
+            for study_uid, times in _arrivals_by_study(i for i in arrivals if i[0].SOPInstanceUID in new).items():
+                self._touch(c, study_uid, min(times), max(times))
+            old = [i for i, _ in arrivals if i.SOPInstanceUID not in new]
+            if not old:
+                return []
+            query = sa.select(t.instances.c.sop_uid, t.instances.c.digest)
+            found = c.execute(query.where(t.instances.c.sop_uid.in_([i.SOPInstanceUID for i in old])))
+            digests = {row.sop_uid: row.digest for row in found}
+        return [i for i in old if digests.get(i.SOPInstanceUID) != i.digest]
+
+    def known(self, sop_uid: str) -> Known:
+        """What the index knows about a UID, in the little time that each image that comes may take."""
+        compiled = self._known
+        values = compiled.construct_params({"uid": sop_uid})
+        parameters = tuple(values[name] for name in compiled.positiontup or ()) if compiled.positional else values
+        try:
+            connection = self.engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(str(compiled), parameters)
+                digest, result = cursor.fetchone() or (None, None)
+                cursor.close()
+            finally:
+                connection.close()
+        except self._driver_error as e:
+            raise OutOfResources("the index could not be read") from e
+        return Known(digest, result is not None)
 
     def digest_of(self, sop_uid: str) -> str | None:
         """The stored content's digest, or None if the instance is not here."""
@@ -173,20 +229,20 @@ class Index:
                 c.execute(sa.delete(table).where(table.c.study_uid == study.study_uid))
         return True
 
-    def _touch(self, c: sa.Connection, study_uid: str, now: float) -> None:
+    def _touch(self, c: sa.Connection, study_uid: str, first: float, last: float) -> None:
         values = {
             "study_uid": study_uid,
             "state": StudyState.RECEIVING,
             "revision": 0,
-            "first_arrival": now,
-            "last_arrival": now,
+            "first_arrival": first,
+            "last_arrival": last,
             "reason": "",
         }
         statement = insert(self.engine, t.studies).values(values)
         c.execute(
             statement.on_conflict_do_update(
                 index_elements=["study_uid"],
-                set_={"last_arrival": now, "state": StudyState.RECEIVING, "reason": ""},
+                set_={"last_arrival": last, "state": StudyState.RECEIVING, "reason": ""},
             )
         )
 
@@ -213,6 +269,15 @@ class Index:
 def insert(engine: sa.Engine, table: sa.Table) -> Any:
     """An INSERT that knows ON CONFLICT, for whichever database the engine is."""
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _arrivals_by_study(arrivals: Iterable[tuple[Instance, float]]) -> dict[str, list[float]]:
+    """When the instances of each study came; the node's own results open no study."""
+    found: dict[str, list[float]] = {}
+    for instance, at in arrivals:
+        if not instance.own:
+            found.setdefault(instance.StudyInstanceUID, []).append(at)
+    return found
 
 
 def digest_of_inputs(instances: Iterable[Instance]) -> str:

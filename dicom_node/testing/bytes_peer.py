@@ -26,6 +26,7 @@ RELEASE_RP: Final = 0x06
 ABORT: Final = 0x07
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+_VERIFICATION = "1.2.840.10008.1.1"
 _IMPLEMENTATION_CLASS_UID = "2.25.116427390871623908219034718726450918273"
 _NO_DATASET = 0x0101
 _DATASET = 0x0001
@@ -53,10 +54,25 @@ def associate_rq(
     return pdu(ASSOCIATE_RQ, struct.pack(">HH", 1, 0) + titles + bytes(32) + items + _item(0x50, user))
 
 
-def p_data(context: int, data: bytes, *, command: bool = False, last: bool = True) -> bytes:
-    """P-DATA-TF with one presentation data value: a command set's or dataset's (last) fragment."""
+def pdv(context: int, data: bytes, *, command: bool = False, last: bool = True) -> bytes:
+    """One presentation data value: a command set's or dataset's (last) fragment."""
     control = (1 if command else 0) | (2 if last else 0)
-    return pdu(P_DATA, struct.pack(">IBB", len(data) + 2, context, control) + data)
+    return struct.pack(">IBB", len(data) + 2, context, control) + data
+
+
+def p_data(context: int, data: bytes, *, command: bool = False, last: bool = True) -> bytes:
+    """P-DATA-TF with one presentation data value."""
+    return pdu(P_DATA, pdv(context, data, command=command, last=last))
+
+
+def c_echo_rq(message_id: int) -> bytes:
+    """The command set of a C-ECHO request (PS3.7 section 9.3.5.1)."""
+    return _command_set(
+        (0x0002, _uid(_VERIFICATION)),
+        (0x0100, struct.pack("<H", 0x0030)),
+        (0x0110, struct.pack("<H", message_id)),
+        (0x0800, struct.pack("<H", _NO_DATASET)),
+    )
 
 
 def c_store_rq(message_id: int, sop_class: str, sop_instance: str, *, with_dataset: bool = True) -> bytes:

@@ -19,15 +19,21 @@ from dicom_node.errors import ConfigurationError, DeliveryError
 from dicom_node.testing.bytes_peer import ABORT, BytesPeer, associate_rq, c_store_rq, p_data, pdu
 from dicom_node.testing.fake_modality import FakeModality
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
-from tests.listening import Listening, listening, wait_for
+from tests.listening import READERS, Listening, listening, wait_for
 
 PRIVATE_CLASS = "1.2.826.0.1.3680043.9.9999.1"
 MR = (1, str(MRImageStorage), str(ExplicitVRLittleEndian))
 
 
+@pytest.fixture(params=READERS)
+def reader(request: pytest.FixtureRequest) -> str:
+    """Every fault is told to both readers, and both must answer the same."""
+    return str(request.param)
+
+
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Listening]:
-    with listening(tmp_path) as running:
+def node(tmp_path: Path, reader: str) -> Iterator[Listening]:
+    with listening(tmp_path, reader=reader) as running:
         yield running
 
 
@@ -78,8 +84,8 @@ def test_an_association_that_dies_in_an_instance_leaves_nothing(node: Listening,
     assert list(node.instances()) == [ds.SOPInstanceUID]
 
 
-def test_a_stalled_peer_is_aborted_after_the_idle_time(tmp_path: Path) -> None:
-    with listening(tmp_path, idle_seconds=0.4) as node:
+def test_a_stalled_peer_is_aborted_after_the_idle_time(tmp_path: Path, reader: str) -> None:
+    with listening(tmp_path, reader=reader, idle_seconds=0.4) as node:
         with _peer(node) as idle, _peer(node) as half, BytesPeer("127.0.0.1", node.port) as silent:
             half.send(p_data(1, b"x" * 100, command=True)[:50])
             for peer in (idle, half, silent):
@@ -143,7 +149,7 @@ def test_an_error_of_our_own_is_answered_and_logged_without_its_text(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("Doe^John")
 
-    monkeypatch.setattr(node.intake, "take", fail)
+    monkeypatch.setattr(node.intake, "keep", fail)
     (ds,) = _datasets()
     with _peer(node) as peer, capture_logs() as logs:
         status, comment = peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(ds))
@@ -197,6 +203,28 @@ def test_too_many_associations_are_rejected(tmp_path: Path) -> None:
         third.associate([MR])
 
 
+def test_one_peer_gets_no_more_than_its_share(tmp_path: Path, reader: str) -> None:
+    with listening(tmp_path, reader=reader, maximum_associations_per_peer=2) as node:
+        with _peer(node) as first, _peer(node):
+            with BytesPeer("127.0.0.1", node.port) as third, pytest.raises(ConnectionError, match="type 3"):
+                third.associate([MR])
+            first.release()
+        assert wait_for(lambda: not node.listener.associations)
+        with _peer(node) as again:
+            again.release()
+
+
+def test_an_object_that_is_too_large_is_refused_and_the_next_one_taken(tmp_path: Path, reader: str) -> None:
+    (large,), (small,) = _datasets(size=2048), _datasets(SOPInstanceUID="1.2.3")
+    with listening(tmp_path, reader=reader, largest_object_mb=8) as node, _peer(node) as peer:
+        answer = peer.store(1, MRImageStorage, large.SOPInstanceUID, _bytes(large))
+        assert answer == (0xA700, "the instance is larger than 8 MB")
+        assert peer.store(1, MRImageStorage, small.SOPInstanceUID, _bytes(small)) == (0, "")
+        peer.release()
+        assert list(node.instances()) == ["1.2.3"]
+        assert node.is_clean()
+
+
 def test_a_taken_port_is_a_configuration_error(node: Listening, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"port {node.port}"), listening(tmp_path / "b", port=node.port):
         pass
@@ -215,9 +243,9 @@ def test_one_line_of_log_for_an_association(node: Listening) -> None:
     assert (closed["calling"], closed["called"]) == ("BYTESPEER", "ANY-SCP")
 
 
-def test_stop_answers_nothing_it_did_not_keep(tmp_path: Path) -> None:
+def test_stop_answers_nothing_it_did_not_keep(tmp_path: Path, reader: str) -> None:
     files = save(tmp_path / "in", _datasets(40))
-    with listening(tmp_path / "node") as node:
+    with listening(tmp_path / "node", reader=reader) as node:
         modality = FakeModality("127.0.0.1", node.port, associations=2)
         reports: list[Any] = []
         sending = threading.Thread(target=lambda: reports.append(modality.send(files, counted.release)))

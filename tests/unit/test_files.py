@@ -13,9 +13,17 @@ from dicom_node.store.files import FileStore, place
 STUDY, SERIES, SOP = "1.2.3", "1.2.3.4", "1.2.3.4.5"
 
 
+def _write(
+    store: FileStore, study: str, series: str, sop: str, head: bytes = b"head", dataset: bytes = b"dataset"
+) -> str:
+    file = store.begin(head)
+    file.write(dataset)
+    return file.keep(study, series, sop)
+
+
 def test_write_keeps_head_and_dataset_at_the_place(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    path = store.write(STUDY, SERIES, SOP, b"head", b"dataset")
+    path = _write(store, STUDY, SERIES, SOP)
     parts = path.split("/")
     assert parts[0] == "instances"
     assert len(parts[1]) == 2
@@ -30,7 +38,7 @@ def test_file_sync_then_rename_then_folder_sync_and_new_folders_first(
 ) -> None:
     store = FileStore(tmp_path)
     did: list[str] = []
-    real_sync, real_rename, real_mkdir = os.fsync, Path.rename, Path.mkdir
+    real_sync, real_rename, real_mkdir = os.fsync, os.rename, os.mkdir
 
     def name_of(descriptor: int) -> str:
         return str(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path))
@@ -39,18 +47,18 @@ def test_file_sync_then_rename_then_folder_sync_and_new_folders_first(
         did.append(f"sync {name_of(descriptor)}")
         real_sync(descriptor)
 
-    def rename(self: Path, target: Path) -> Any:
+    def rename(source: str, target: str) -> None:
         did.append("rename")
-        return real_rename(self, target)
+        real_rename(source, target)
 
-    def mkdir(self: Path, *args: Any, **more: Any) -> None:
-        did.append(f"mkdir {self.relative_to(tmp_path)}")
-        real_mkdir(self, *args, **more)
+    def mkdir(folder: str) -> None:
+        did.append(f"mkdir {Path(folder).relative_to(tmp_path)}")
+        real_mkdir(folder)
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr(Path, "mkdir", mkdir)
-    path = Path(store.write(STUDY, SERIES, SOP, b"head", b"dataset"))
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    path = Path(_write(store, STUDY, SERIES, SOP))
     aside = did.pop(0)
     assert aside.startswith("sync incoming/")
     shard, study, series = path.parents[2], path.parents[1], path.parents[0]
@@ -65,7 +73,7 @@ def test_file_sync_then_rename_then_folder_sync_and_new_folders_first(
         f"sync {series}",
     ]
     did.clear()
-    store.write(STUDY, SERIES, "1.2.3.4.6", b"head", b"dataset")
+    _write(store, STUDY, SERIES, "1.2.3.4.6")
     assert [d.split("/")[0] for d in did] == ["sync incoming", "rename", "sync instances"]
 
 
@@ -74,11 +82,11 @@ def test_what_is_no_uid_never_becomes_a_path(tmp_path: Path, bad: str) -> None:
     store = FileStore(tmp_path)
     for uids in ((bad, SERIES, SOP), (STUDY, bad, SOP), (STUDY, SERIES, bad)):
         with pytest.raises(InvalidInstance, match="not a valid UID"):
-            store.write(*uids, b"head", b"dataset")
+            _write(store, *uids)
     assert list(store.walk()) == []
 
 
-@pytest.mark.parametrize("call", ["fsync", "open"])
+@pytest.mark.parametrize("call", ["fsync", "open", "writev", "rename"])
 def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     store = FileStore(tmp_path)
 
@@ -86,9 +94,9 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as m:
-        m.setattr(os if call == "fsync" else Path, call, fail)
+        m.setattr(os, call, fail)
         with pytest.raises(OutOfResources, match="No space left on device"):
-            store.write(STUDY, SERIES, SOP, b"head", b"dataset")
+            _write(store, STUDY, SERIES, SOP)
     assert list(store.walk()) == []
     assert list((tmp_path / "incoming").iterdir()) == []
 
@@ -96,14 +104,14 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_below_the_reserve_nothing_is_taken(tmp_path: Path) -> None:
     store = FileStore(tmp_path, reserve_bytes=1 << 62)
     with pytest.raises(OutOfResources, match="reserve"):
-        store.write(STUDY, SERIES, SOP, b"head", b"dataset")
+        _write(store, STUDY, SERIES, SOP)
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
 def test_walk_remove_and_clear(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
-    paths = [store.write(STUDY, SERIES, f"1.2.{n}", b"h", b"d") for n in (3, 1, 2)]
-    other = store.write("1.9", SERIES, SOP, b"h", b"d")
+    paths = [_write(store, STUDY, SERIES, f"1.2.{n}") for n in (3, 1, 2)]
+    other = _write(store, "1.9", SERIES, SOP)
     assert set(store.walk()) == {*paths, other}
     (tmp_path / "incoming" / "left.part").write_bytes(b"half")
     store.clear_incoming()
@@ -122,7 +130,7 @@ def test_writers_and_a_remover_of_the_same_series_at_once(tmp_path: Path) -> Non
     def write(worker: int) -> None:
         try:
             for n in range(15):
-                store.remove([store.write(STUDY, SERIES, f"1.{worker}.{n}", b"h", b"d")])
+                store.remove([_write(store, STUDY, SERIES, f"1.{worker}.{n}")])
         except (OSError, OutOfResources) as e:
             failures.append(e)
 

@@ -24,9 +24,10 @@ from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.receive.intake import Intake
 from dicom_node.store.files import FileStore
-from dicom_node.store.index import Index
+from dicom_node.store.index import Index, Known
 from dicom_node.store.tables import open_engine
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
+from tests.listening import wait_for
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_truncation_is_seen_wherever_it_is(intake: Intake) -> None:
         if end not in whole:
             with pytest.raises(InvalidInstance):
                 _take(intake, ds, data[:end], RLELossless)
-    assert list(intake._files.walk()) == []
+    assert list(intake.files.walk()) == []
     _take(intake, ds, data, RLELossless)
 
 
@@ -178,7 +179,7 @@ def test_uids_that_are_none_in_the_dataset(intake: Intake, tmp_path: Path, keywo
     data = _bytes(ds).replace(good, bad + b"\0" * (len(good) - len(bad)))
     with pytest.raises(InvalidInstance, match=keyword):
         _take(intake, ds, data)
-    assert list(intake._files.walk()) == []
+    assert list(intake.files.walk()) == []
     assert [p.name for p in tmp_path.iterdir() if p.name == "etc"] == []
 
 
@@ -214,7 +215,7 @@ def test_other_content_under_the_uid_is_a_conflict(intake: Intake, tmp_path: Pat
         with pytest.raises(InstanceConflict):
             _take(intake, other)
     assert file.read_bytes() == before
-    assert len(list(intake._files.walk())) == 1
+    assert len(list(intake.files.walk())) == 1
     assert "other content" in intake._index.notes(ds.StudyInstanceUID)[0]
 
 
@@ -246,7 +247,7 @@ def test_many_threads_and_two_contents_of_one_uid(intake: Intake, tmp_path: Path
         t.join()
     kept = 0 if "taken 0" in answers else 1
     assert sorted(answers) == sorted([f"taken {kept}"] * 4 + [f"conflict {1 - kept}"] * 4)
-    (path,) = intake._files.walk()
+    (path,) = intake.files.walk()
     assert (tmp_path / "store" / path).read_bytes().endswith(contents[kept])
 
 
@@ -272,7 +273,7 @@ def test_own_results_are_known_by_contributing_equipment(intake: Intake) -> None
 
 
 def test_own_results_are_known_by_their_uid(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake._index, "is_result", lambda uid: uid == _dataset().SOPInstanceUID)
+    monkeypatch.setattr(intake._index, "known", lambda uid: Known(None, uid == _dataset().SOPInstanceUID))
     assert _take(intake, _dataset()).own
 
 
@@ -292,10 +293,14 @@ def test_a_failing_index_is_out_of_resources(intake: Intake, monkeypatch: pytest
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
     with monkeypatch.context() as m:
-        m.setattr(intake._index, "add", fail)
+        m.setattr(intake._index, "add_many", fail)
         with pytest.raises(OutOfResources):
             _take(intake, _dataset())
-    _take(intake, _dataset())
+        with pytest.raises(OutOfResources):
+            _take(intake, _dataset(SOPInstanceUID="1.2.3.99"))
+    # What was on disk already gets its row as soon as the database takes it, without the sender.
+    assert wait_for(lambda: intake._index.count(_dataset().StudyInstanceUID) == 1)
+    _take(intake, _dataset(SOPInstanceUID="1.2.3.99"))
 
 
 def test_reconcile_indexes_what_was_killed_between_file_and_row(
@@ -306,7 +311,7 @@ def test_reconcile_indexes_what_was_killed_between_file_and_row(
     def kill(_: Any) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(killed._index, "add", kill)
+    monkeypatch.setattr(killed.rows, "add", kill)
     with pytest.raises(KeyboardInterrupt):
         _take(killed, _dataset(), source="SCANNER", called="NODE")
     (tmp_path / "store" / "incoming" / "half.part").write_bytes(b"half")
@@ -360,3 +365,17 @@ def test_instance_of_says_which_file_is_bad(tmp_path: Path) -> None:
             instance_of(path)
     with pytest.raises(InvalidInstance, match="cannot be read"):
         instance_of(tmp_path / "absent.dcm")
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+def test_a_damaged_file_is_healed_by_the_same_again_and_by_nothing_else(
+    intake: Intake, tmp_path: Path, damage: str
+) -> None:
+    ds = _dataset()
+    file = tmp_path / "store" / _take(intake, ds).path
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"x", "emptied": b""}[damage])
+    with pytest.raises(InstanceConflict):
+        _take(intake, _dataset(EchoTime=3))
+    _take(intake, ds)
+    assert file.read_bytes() == whole

@@ -1,0 +1,1 @@
+"""What ``benchmarks/receive.py`` is made of."""

@@ -1,0 +1,155 @@
+"""What the index keeps of a header is the same, however the dataset lies and whatever came before it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pynetdicom.dsutils import encode
+
+from dicom_node.errors import InvalidInstance
+from dicom_node.receive import elements
+from dicom_node.receive.elements import Data, inflated
+from dicom_node.receive.header import make_instance
+from dicom_node.receive.tags import routing_tags
+from dicom_node.store.files import FileView
+from dicom_node.testing.series import PLANES, plane_affine, slice_datasets
+
+SYNTAXES = {
+    str(ExplicitVRLittleEndian): (False, True),
+    str(ImplicitVRLittleEndian): (True, True),
+    str(ExplicitVRBigEndian): (False, False),
+}
+
+
+def _datasets(count: int = 12) -> list[Dataset]:
+    affine = plane_affine(PLANES["axial"], (1.5, 1, 1), (-90.25, 3, 7))
+    return slice_datasets(np.zeros((count, 8, 8), np.uint16), affine)
+
+
+def _bytes(ds: Dataset, syntax: str) -> bytes:
+    data = encode(ds, *SYNTAXES[syntax])
+    assert data is not None
+    return data
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_the_tags_are_those_of_a_whole_reading(syntax: str) -> None:
+    for ds in _datasets():
+        data = _bytes(ds, syntax)
+        made = make_instance(data, TransferSyntaxUID=syntax)
+        assert made.tags == routing_tags(read_dataset(BytesIO(data), *SYNTAXES[syntax]))
+        assert made.SOPInstanceUID == ds.SOPInstanceUID
+        assert made.tags["InstanceNumber"] == ds.InstanceNumber
+
+
+@pytest.mark.parametrize(
+    ("keyword", "raw"),
+    [
+        ("InstanceNumber", b"3.0 "),
+        ("InstanceNumber", b"x "),
+        ("InstanceNumber", b""),
+        ("InstanceNumber", b"1\\2 "),
+        ("ImagePositionPatient", b"1\\nan\\2 "),
+        ("ImagePositionPatient", b"\xe9 "),
+        ("AcquisitionNumber", b" 7"),
+        ("TriggerTime", b"12.5\0\0"),
+    ],
+)
+@pytest.mark.parametrize("written", ["as it should be", "UN", "implicit"])
+def test_odd_values_are_read_as_by_a_whole_reading(keyword: str, raw: bytes, written: str) -> None:
+    (ds,) = _datasets(1)
+    if keyword in ds:
+        del ds[keyword]
+    header = _bytes(ds, ExplicitVRLittleEndian)
+    at = Dataset()
+    setattr(at, keyword, None)
+    (element,) = at
+    tag = element.tag.group.to_bytes(2, "little") + element.tag.elem.to_bytes(2, "little")
+    odd = {
+        "as it should be": tag + element.VR.encode() + len(raw).to_bytes(2, "little") + raw,
+        "UN": tag + b"UN\0\0" + len(raw).to_bytes(4, "little") + raw,
+        "implicit": tag + len(raw).to_bytes(4, "little") + raw,
+    }[written]
+    place = header.index(b"\x28\x00\x02\x00US")
+    data = header[:place] + odd + header[place:]
+    made = make_instance(data, TransferSyntaxUID=ExplicitVRLittleEndian)
+    whole = read_dataset(BytesIO(data), False, True)
+    assert made.tags == routing_tags(whole)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[Any]:
+    """Makes a view of bytes in a file."""
+    file = (tmp_path / "data").open("w+b")
+
+    def view(data: bytes) -> FileView:
+        file.seek(0)
+        file.truncate()
+        file.write(b"head" + data)
+        file.flush()
+        return FileView(file.fileno(), 4, len(data))
+
+    yield view
+    file.close()
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_in_memory_or_on_disk(large: Any, syntax: str) -> None:
+    (ds,) = _datasets(1)
+    ds.private_block(0x19, "X", create=True).add_new(1, "LT", "x" * 8000)
+    data = _bytes(ds, syntax)
+    places: list[Data] = [data, memoryview(data), large(data)]
+    assert len({make_instance(p, TransferSyntaxUID=syntax).digest for p in places}) == 1
+    made = [make_instance(p, TransferSyntaxUID=syntax) for p in places]
+    assert made[0] == made[1] == made[2]
+    for end in (0, 3, 100, len(data) - 130, len(data) - 1):
+        for place in (memoryview(data)[:end], large(data[:end])):
+            with pytest.raises(InvalidInstance):
+                make_instance(place, TransferSyntaxUID=syntax)
+
+
+def test_a_view_of_a_file_reads_like_bytes(large: Any) -> None:
+    data = np.random.default_rng(1).bytes(200_000)
+    view = large(data)
+    chance = np.random.default_rng(2)
+    for _ in range(300):
+        start = int(chance.integers(0, len(data)))
+        stop = start + int(chance.choice([0, 1, 12, 4000, 70_000]))
+        assert view[start:stop] == data[start:stop]
+    assert view[:] == data
+    assert len(view) == len(data)
+
+
+def test_what_is_deflated_and_large_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    (ds,) = _datasets(1)
+    ds.PixelData = bytes(3 << 20)
+    plain = _bytes(ds, ExplicitVRLittleEndian)
+    deflator = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = deflator.compress(plain) + deflator.flush()
+    syntax = str(DeflatedExplicitVRLittleEndian)
+    with inflated(deflated, syntax) as data:
+        assert data == plain
+    monkeypatch.setattr(elements, "_LONGEST_IN_MEMORY", 1 << 20)
+    with inflated(memoryview(deflated), syntax) as data:
+        assert isinstance(data, FileView)
+        assert data[:] == plain
+    assert make_instance(deflated, TransferSyntaxUID=syntax).tags["Modality"] == "MR"
+    with pytest.raises(InvalidInstance, match="cut short"), inflated(deflated[:-3], syntax):
+        pass
+    monkeypatch.setattr(elements, "_LONGEST_INFLATED", 2 << 20)
+    with pytest.raises(InvalidInstance, match="larger than"), inflated(deflated, syntax):
+        pass
