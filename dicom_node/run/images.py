@@ -64,6 +64,7 @@ _IDENTITY = (
     "FrameOfReferenceUID",
     "PhotometricInterpretation",
 )
+_PATIENT = ("PatientName", "PatientBirthDate")
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _NUMBERS = (
     "Rows",
@@ -94,7 +95,7 @@ def read_header(path: Path, more: Collection[str] = ()) -> Dataset:
         header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
     except (InvalidDicomError, EOFError, OSError, *HEADER_ERRORS) as e:
         raise NotAnalysed(f"an image of the series cannot be read ({type(e).__name__})") from e
-    for keyword in (*_IDENTITY, *_GEOMETRY, *_NUMBERS, *more, *TAGS):
+    for keyword in (*_IDENTITY, *_PATIENT, *_GEOMETRY, *_NUMBERS, *more, *TAGS):
         try:
             value = header.get(keyword)  # pydicom converts a value when it is first asked for
             if keyword in _NUMBERS:

@@ -114,7 +114,7 @@ def planes_of(header: Dataset) -> tuple[list[Plane], list[LeftOut]]:
     reason = _unfit(header)
     if reason:
         return [], [LeftOut(header, reason)]
-    frames = [_Single(header)] if header.SOPClassUID not in _ENHANCED else _frames(header)
+    frames = [_Single(header)] if header.get("SOPClassUID") not in _ENHANCED else _frames(header)
     planes, left_out = [], []
     for index, source in enumerate(frames):
         try:
@@ -137,6 +137,8 @@ def _unfit(header: Dataset) -> str | None:
         return "colour images"
     if header.get("SOPClassUID") not in _ENHANCED and int(header.get("NumberOfFrames") or 1) > 1:
         return "multi-frame images that do not say where each frame lies"
+    if not header.get("SOPInstanceUID"):
+        return "no SOP Instance UID, so that no result could refer to them"
     if not header.get("FrameOfReferenceUID"):
         return "no Frame of Reference UID, so that no result could be laid over them"
     return None

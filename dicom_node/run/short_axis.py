@@ -272,6 +272,20 @@ def _longest_row(distances: Sequence[float]) -> tuple[list[int], float]:
     return best, best_step
 
 
+def _check_holes(gaps: Array) -> None:
+    """Refuse a stack that has every slice but a few; ``gaps``: mm from each slice to the next."""
+    step = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
+    steps = np.rint(gaps / step)
+    missing = int((steps - 1).sum())
+    if 0 < missing <= len(gaps) / 2 and (abs(gaps - steps * step) <= _tolerance(step) * steps).all():
+        after = ", ".join(str(k + 1) for k in np.flatnonzero(steps > 1))
+        verb = "is" if missing == 1 else "are"
+        raise NotAnalysed(
+            f"{counted(missing, 'slice')} of the short-axis stack {verb} missing "
+            f"(after slice {after} of those that came, counted from the base)"
+        )
+
+
 def _at_even_steps(stack: Stack, left_out: list[LeftOut]) -> Stack:
     """The stack without what was imaged between its slices.
 
@@ -279,20 +293,14 @@ def _at_even_steps(stack: Stack, left_out: list[LeftOut]) -> Stack:
         NotAnalysed: slices are missing, or it has no even steps.
     """
     distances = [p.distance for p in stack.places]
+    gaps = np.diff(distances)
+    _check_holes(gaps)
     row, step = _longest_row(distances)
     low, high = distances[row[0]], distances[row[-1]]
-    outside = [d for d in distances if d < low - _tolerance(step) or d > high + _tolerance(step)]
-    off_grid = [d for d in outside if abs((d - low) / step - round((d - low) / step)) * step > 2 * _tolerance(step)]
-    if off_grid or len(row) < 3:
-        gaps = np.diff(distances)
+    if any(d < low - _tolerance(step) or d > high + _tolerance(step) for d in distances):
         raise NotAnalysed(
             f"the slices of the short-axis stack are unevenly spaced: {gaps.min():.1f} to {gaps.max():.1f} mm apart"
         )
-    if outside:
-        every = sorted({round((d - low) / step) for d in outside} | {round((distances[i] - low) / step) for i in row})
-        missing = every[-1] - every[0] + 1 - len(every)
-        verb = "is" if missing == 1 else "are"
-        raise NotAnalysed(f"{counted(missing, 'slice')} of the short-axis stack {verb} missing, {step:.0f} mm apart")
     if len(row) < FEWEST_SLICES:
         raise NotAnalysed(f"the short-axis stack has only {len(row)} slices (at least {FEWEST_SLICES} are needed)")
     kept = set(row)
