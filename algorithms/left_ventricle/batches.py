@@ -50,7 +50,7 @@ def find_batch(slices: Slices, count: int, generator: torch.Generator) -> Batch:
 
 
 def segment_batch(slices: Slices, count: int, generator: torch.Generator) -> Batch:
-    """Patches at 1.25 mm with the ventricle near the middle."""
+    """Patches at 1.4 mm with the ventricle near the middle."""
     chosen = torch.randint(len(slices), (count,), generator=generator)
     centres = slices.centres[chosen]
     anywhere = torch.rand(count, 2, generator=generator) * torch.tensor(slices.images.shape[2:])

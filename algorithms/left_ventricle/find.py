@@ -39,15 +39,13 @@ def centre(
     """
     likely = ventricle(images, spacing, finders)
     peak = torch.nn.functional.avg_pool2d(likely[None, None], 5, 1, 2)[0, 0]
-    highest = torch.nonzero(peak == peak.max())[0].float()
-    index = torch.stack(
-        torch.meshgrid(
-            *[torch.arange(s, dtype=torch.float32, device=likely.device) for s in likely.shape], indexing="ij"
-        )
-    )
-    distance = (index - highest[:, None, None]).norm(dim=0) * resample.FIND_STEP
-    weight = likely * (distance < NEAR)
-    place = (index * weight).sum((1, 2)) / weight.sum().clamp(min=1e-6)
+    place = torch.nonzero(peak == peak.max())[0].float()
+    axes = [torch.arange(s, dtype=torch.float32, device=likely.device) for s in likely.shape]
+    index = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    for _ in range(4):  # the likeliest place may be at the edge of a large ventricle
+        distance = (index - place[:, None, None]).norm(dim=0) * resample.FIND_STEP
+        weight = likely * (distance < NEAR)
+        place = (index * weight).sum((1, 2)) / weight.sum().clamp(min=1e-6)
     off = (place - (resample.FIND_SIZE - 1) / 2) * resample.FIND_STEP
     row, column = ((s - 1) / 2 + float(o) / mm for s, o, mm in zip(images.shape[2:], off, spacing, strict=True))
     return (row, column), float(likely.max())

@@ -60,7 +60,7 @@ def find_network() -> torch.nn.Module:
 
 
 def segment_network() -> torch.nn.Module:
-    """Input at 1.25 mm, the ventricle near the middle; output logits of CLASSES."""
+    """Input at 1.4 mm, the ventricle near the middle; output logits of CLASSES."""
     network = GNNIUNet(len(CLASSES), SEGMENT_FEATURES)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

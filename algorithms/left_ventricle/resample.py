@@ -10,10 +10,10 @@ Tensor = torch.Tensor
 FIND_STEP = 4.0
 """mm between pixels of what the find network sees."""
 FIND_SIZE = 96
-SEGMENT_STEP = 1.25
+SEGMENT_STEP = 1.4
 """mm between pixels of what the segment network sees."""
-SEGMENT_SIZE = 128
-"""160 mm: a dilated ventricle of 100 mm with its surroundings."""
+SEGMENT_SIZE = 112
+"""157 mm: a dilated ventricle of 100 mm with its surroundings."""
 
 
 def offsets(size: int, step: float) -> Tensor:

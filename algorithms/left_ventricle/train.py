@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from algorithms.left_ventricle import batches, losses, networks, train_data  # noqa: E402
 
-STEPS = {"find": 600, "segment": 3000}
+STEPS = {"find": 600, "segment": 2400}
 BATCH = {"find": 8, "segment": 8}
 RATE = 2e-3
 SAVE_EVERY = 100
