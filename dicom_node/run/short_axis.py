@@ -253,12 +253,12 @@ def _tolerance(step: float) -> float:
 def _longest_row(distances: Sequence[float]) -> tuple[list[int], float]:
     """Indices of the most slices that follow one another at one step, and that step in mm.
 
-    Each slice that lies between them counts against them: every second slice of a stack is no stack.
+    Of several as long, those with the smallest step.
 
     Args:
         distances: mm, rising.
     """
-    best, best_step, most = [0], 0.0, 0
+    best, best_step = [0], 0.0
     for start in range(len(distances) - 1):
         for second in range(start + 1, len(distances)):
             row, step = [start, second], distances[second] - distances[start]
@@ -266,9 +266,8 @@ def _longest_row(distances: Sequence[float]) -> tuple[list[int], float]:
                 if abs(distances[index] - distances[row[-1]] - step) <= _tolerance(step):
                     row.append(index)
                     step = (distances[index] - distances[start]) / (len(row) - 1)
-            score = 2 * len(row) - (row[-1] - row[0] + 1)
-            if score > most:
-                best, best_step, most = row, step, score
+            if (len(row), -step) > (len(best), -best_step):
+                best, best_step = row, step
     return best, best_step
 
 

@@ -118,6 +118,29 @@ def test_a_slice_that_was_repeated_is_used_once_the_latest(tmp_path: Path, way: 
     assert note.endswith("a slice of the stack that was acquired again, or not to its end")
 
 
+@pytest.mark.parametrize("kept", ["AcquisitionTime", "NominalInterval", "AcquisitionNumber", "InstanceNumber"])
+def test_a_repeat_is_told_apart_by_what_there_is(tmp_path: Path, kept: str) -> None:
+    datasets = cine_datasets("one_series", SEQUENCE, aborted={2: 5})
+    for number, ds in enumerate(datasets):
+        again = number >= len(datasets) - 5
+        if again:  # the same heart rate: times that are as those of the whole acquisition
+            twin = next(
+                d
+                for d in datasets
+                if is_slice(d, 2) and abs(float(d.TriggerTime) / float(ds.TriggerTime) - 0.94) < 0.02
+            )
+            ds.TriggerTime = twin.TriggerTime
+        for keyword in ("AcquisitionTime", "NominalInterval", "HeartRate"):
+            if keyword != kept:
+                del ds[keyword]
+        if kept == "AcquisitionNumber":
+            ds.AcquisitionNumber = 2 if again else 1
+        if kept not in ("InstanceNumber", "AcquisitionNumber"):
+            ds.InstanceNumber = (number * 37) % 89
+    cine = read(tmp_path, datasets).cine
+    assert np.array_equal(cine.array, stack_pixels(SEQUENCE))
+
+
 @pytest.mark.parametrize("way", ["one_series", "series_per_phase"])
 def test_derived_images_are_left_out(tmp_path: Path, way: Way) -> None:
     source = read(tmp_path, cine_datasets(way, SEQUENCE, derived=True))
