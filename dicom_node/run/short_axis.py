@@ -253,8 +253,6 @@ def _tolerance(step: float) -> float:
 def _longest_row(distances: Sequence[float]) -> tuple[list[int], float]:
     """Indices of the most slices that follow one another at one step, and that step in mm.
 
-    Of several as long, those with the smallest step.
-
     Args:
         distances: mm, rising.
     """
@@ -266,7 +264,7 @@ def _longest_row(distances: Sequence[float]) -> tuple[list[int], float]:
                 if abs(distances[index] - distances[row[-1]] - step) <= _tolerance(step):
                     row.append(index)
                     step = (distances[index] - distances[start]) / (len(row) - 1)
-            if (len(row), -step) > (len(best), -best_step):
+            if len(row) > len(best):
                 best, best_step = row, step
     return best, best_step
 

@@ -118,7 +118,9 @@ def test_a_slice_that_was_repeated_is_used_once_the_latest(tmp_path: Path, way: 
     assert note.endswith("a slice of the stack that was acquired again, or not to its end")
 
 
-@pytest.mark.parametrize("kept", ["AcquisitionTime", "NominalInterval", "AcquisitionNumber", "InstanceNumber"])
+@pytest.mark.parametrize(
+    "kept", ["SeriesInstanceUID", "AcquisitionNumber", "AcquisitionTime", "NominalInterval", "InstanceNumber"]
+)
 def test_a_repeat_is_told_apart_by_what_there_is(tmp_path: Path, kept: str) -> None:
     datasets = cine_datasets("one_series", SEQUENCE, aborted={2: 5})
     for number, ds in enumerate(datasets):
@@ -135,7 +137,9 @@ def test_a_repeat_is_told_apart_by_what_there_is(tmp_path: Path, kept: str) -> N
                 del ds[keyword]
         if kept == "AcquisitionNumber":
             ds.AcquisitionNumber = 2 if again else 1
-        if kept not in ("InstanceNumber", "AcquisitionNumber"):
+        if kept == "SeriesInstanceUID" and again:
+            ds.SeriesInstanceUID = phantom_uid("again")
+        if kept != "InstanceNumber":
             ds.InstanceNumber = (number * 37) % 89
     cine = read(tmp_path, datasets).cine
     assert np.array_equal(cine.array, stack_pixels(SEQUENCE))
