@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +13,9 @@ from dicom_node.run.planes import CLOCKS, CLOCKS_IN_MS, Plane
 
 LONGEST_BEAT = 3000.0
 """ms: 20 beats a minute. What goes on for longer is a series over many heartbeats."""
+
+MANY = 8
+"""Images of one series in one place that are a cine by themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,9 @@ def beats_at(planes: Sequence[Plane]) -> list[Beat]:
     Returns:
         An empty list if images with the same time cannot be told apart.
     """
+    cine, single = _without_single_images(planes)
+    if single:
+        return [*beats_at(cine), *(Beat((p,), (0.0,), "") for p in single)]
     whole = _beat(planes)
     if whole is not None and (len(whole) == 1 or whole.even):
         return [whole]
@@ -81,6 +88,15 @@ def beats_at(planes: Sequence[Plane]) -> list[Beat]:
         if len(found) == len(parts):
             return found
     return [] if whole is None else [whole]
+
+
+def _without_single_images(planes: Sequence[Plane]) -> tuple[list[Plane], list[Plane]]:
+    """A series with many of the images, and one or two images of other series: those are no phases of it."""
+    counts = Counter(p.series for p in planes)
+    many, *few = counts.most_common()
+    if many[1] < MANY or any(n > 2 for _, n in few):
+        return list(planes), []
+    return [p for p in planes if p.series == many[0]], [p for p in planes if p.series != many[0]]
 
 
 def _beat(planes: Sequence[Plane]) -> Beat | None:

@@ -200,9 +200,16 @@ def unit_directions(cosines: Sequence[float]) -> tuple[npt.NDArray[np.float64], 
 
 
 def plain_tags(header: Dataset, keywords: Sequence[str] = TAGS) -> Mapping[str, Any]:
-    """Header values in plain Python types, by keyword; what is absent or empty is left out."""
-    found = {keyword: header.get(keyword) for keyword in keywords}
-    return {keyword: _plain(value) for keyword, value in found.items() if value not in (None, "")}
+    """Header values in plain Python types, by keyword; what is absent, empty or spoilt is left out."""
+    found = {}
+    for keyword in keywords:
+        try:
+            value = header.get(keyword)
+        except HEADER_ERRORS:
+            continue  # typed by people ("1,75" m): worth no refusal
+        if value not in (None, ""):
+            found[keyword] = _plain(value)
+    return found
 
 
 def _plain(value: Any) -> Any:

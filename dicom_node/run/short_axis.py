@@ -29,6 +29,7 @@ _MANY_BEATS = "a series over many heartbeats (perfusion, real time)"
 _DERIVED = "derived from other images"
 _REPEAT = "a slice of the stack that was acquired again, or not to its end"
 _OTHER_FIELD = "parallel to the stack, with another field of view or matrix"
+_ALIKE = "different images of the same slice at the same heart phase"
 _BETWEEN = "parallel to the stack, but between its slices"
 
 Array = npt.NDArray[np.float64]
@@ -54,9 +55,15 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Parallel slices of one field of view, from base to apex."""
+    """Parallel slices of one field of view, from base to apex.
+
+    Attributes:
+        places: where there is a cine.
+        unclear: whether there are slices whose images cannot be told apart.
+    """
 
     places: tuple[Place, ...]
+    unclear: bool = False
 
     @property
     def phases(self) -> int:
@@ -85,10 +92,14 @@ def find_short_axis(planes: Sequence[Plane]) -> tuple[Stack, list[LeftOut]]:
     for parallel in _parallel(planes):
         parallel = _originals(parallel, left_out)
         for field in _fields_of_view(parallel):
-            places = _places(field, left_out)
+            alike: list[LeftOut] = []
+            places = _places(field, left_out, alike)
+            left_out += alike
             if places:
-                stacks.append(Stack(tuple(places)))
+                stacks.append(Stack(tuple(places), bool(alike)))
     chosen = _best(stacks)
+    if chosen.unclear:
+        raise NotAnalysed(f"there are {_ALIKE}, and nothing tells which of them belong together")
     _check_not_mixed(chosen, stacks)
     for other in stacks:
         if other is chosen:
@@ -150,8 +161,13 @@ def _fields_of_view(planes: Sequence[Plane]) -> list[list[Plane]]:
     return groups
 
 
-def _places(planes: Sequence[Plane], left_out: list[LeftOut]) -> list[Place]:
-    """Slice positions with several phases of one heartbeat, along the normal."""
+def _places(planes: Sequence[Plane], left_out: list[LeftOut], alike: list[LeftOut]) -> list[Place]:
+    """Slice positions with several phases of one heartbeat, along the normal.
+
+    Args:
+        left_out: gets what is no cine.
+        alike: gets images that cannot be told apart.
+    """
     normal = _normal(planes[0])
     ordered = sorted(planes, key=lambda p: float(p.position @ normal))
     groups: list[list[Plane]] = []
@@ -167,10 +183,7 @@ def _places(planes: Sequence[Plane], left_out: list[LeftOut]) -> list[Place]:
         for spot in _spots(group):
             found = beats_at(spot)
             if not found:
-                raise NotAnalysed(
-                    "there are two or more different images of the same slice at the same heart phase, "
-                    "and nothing tells which of them belong together"
-                )
+                alike += [LeftOut(p.header, _ALIKE) for p in spot]
             beats += found
         good = [b for b in beats if len(b) > 1 and b.one_heartbeat]
         for beat in beats:

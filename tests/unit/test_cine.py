@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -212,6 +213,29 @@ def test_other_sequences_in_the_planes_of_the_stack_are_left_out(tmp_path: Path)
     )
 
 
+def test_a_late_image_with_the_pixels_of_the_cine_is_no_phase_of_it(tmp_path: Path) -> None:
+    late = [ds for ds in cine_datasets(sequence=SEQUENCE) if float(ds.TriggerTime) < 50]
+    for ds in late:  # at the time where the next phase would be
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = phantom_uid("late", ds.SOPInstanceUID)
+        ds.SeriesInstanceUID, ds.SeriesNumber = phantom_uid("late"), 20
+        ds.TriggerTime = f"{float(ds.TriggerTime) * (2 * SEQUENCE.phases + 1):.3f}"
+    source = read(tmp_path, [*cine_datasets(sequence=SEQUENCE), *late])
+    assert is_whole(source)
+    assert len(source.notes) == 1
+
+
+def test_images_that_cannot_be_told_apart_in_another_view_do_no_harm(tmp_path: Path) -> None:
+    again = copy.deepcopy(VIEWS[:10])
+    for ds in again:
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = phantom_uid("again", ds.SOPInstanceUID)
+        ds.TriggerTime, ds.InstanceNumber = "12", 1
+    source = read(tmp_path, [*cine_datasets(sequence=SEQUENCE), *VIEWS[:10], *again])
+    assert is_whole(source)
+    assert source.notes == (
+        "20 images left out (series 3): different images of the same slice at the same heart phase",
+    )
+
+
 def test_reports_phase_images_and_copies_are_left_out(tmp_path: Path) -> None:
     datasets = cine_datasets(sequence=SEQUENCE)
     phase_image, report = cine_datasets(sequence=SEQUENCE, patient_id="PHANTOM-1")[:2]
@@ -325,7 +349,7 @@ REFUSED: list[tuple[str, Callable[[], list[Dataset]], str]] = [
     ("uneven", lambda: spoilt(lambda ds: move(ds, 0.3) if is_slice(ds, 6) else None), "unevenly spaced: 10.0 to 13.0"),
     ("shifted", lambda: spoilt(lambda ds: shift(ds) if is_slice(ds, 2) else None), "shifted against one another"),
     ("other reference", lambda: other_reference(), "do not share one frame of reference"),
-    ("two alike", two_alike, "two or more different images of the same slice at the same heart phase"),
+    ("two alike", two_alike, "different images of the same slice at the same heart phase, and nothing tells"),
     ("two patients", lambda: one_image_with("PatientID", "OTHER"), "belong to 2 patients"),
     ("two studies", lambda: one_image_with("StudyInstanceUID", "2.25.7"), "belong to 2 studies"),
     ("colour", lambda: put("SamplesPerPixel", 3), "70 of them: colour"),
@@ -370,6 +394,15 @@ def test_a_slice_with_more_phases_than_the_others_says_so(tmp_path: Path) -> Non
     datasets += [ds for ds in cine_datasets(sequence=finer) if is_slice(ds, 3)]
     with pytest.raises(NotAnalysed, match=r"differ in their number of heart phases \(10 phases in 6 slices, 12 phases"):
         read(tmp_path, datasets)
+
+
+def test_a_spoilt_height_is_left_out(tmp_path: Path) -> None:
+    paths = save(tmp_path, whole())
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"DS\x04\x001.75", b"DS\x04\x001,75"))
+    tags = read_cine(paths).cine.tags
+    assert "PatientSize" not in tags
+    assert tags["PatientWeight"] == 70
 
 
 def test_a_spoilt_number_says_which(tmp_path: Path) -> None:
