@@ -39,6 +39,7 @@ TAGS = (
     "SliceThickness",
     "PatientPosition",
     "MRAcquisitionType",
+    "ContrastBolusAgent",
 )
 """What an algorithm gets to see of the header."""
 

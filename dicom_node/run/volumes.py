@@ -126,9 +126,14 @@ def _check_one_series(headers: Sequence[Dataset]) -> None:
         raise NotAnalysed(f"the images belong to {len(found)} series")
 
 
+def _is_enhanced(ds: Dataset) -> bool:
+    # some exporters leave per-frame groups behind in single images, whose own place is at the top level then
+    return "PerFrameFunctionalGroupsSequence" in ds and "ImagePositionPatient" not in ds
+
+
 def _check_kind(headers: Sequence[Dataset]) -> None:
     """Refuse what holds images that are not single grey slices in space."""
-    if any(int(ds.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in ds for ds in headers):
+    if any(int(ds.get("NumberOfFrames") or 1) > 1 or _is_enhanced(ds) for ds in headers):
         raise NotAnalysed("the series comes as a multi-frame object, which is not supported; send it as single images")
     if any(int(ds.get("SamplesPerPixel") or 1) != 1 or "PALETTE" in photometric(ds) for ds in headers):
         raise NotAnalysed("the series holds colour images")
