@@ -35,6 +35,9 @@ CINE_TAGS = (*TAGS, "PatientSize", "PatientWeight", "PatientSex", "PatientAge")
 SHARE_OF_PHASES = 0.8
 """How many of the phases must be complete in every slice for the volume curve to be sound."""
 
+SAME_PACE = 0.1
+"""By how much the time from phase to phase may differ between slices that have different numbers of phases."""
+
 
 @dataclass(frozen=True)
 class CineSource:
@@ -94,7 +97,7 @@ def read_cine(paths: Sequence[Path]) -> CineSource:
     stack, others = find_short_axis(planes)
     slices = _ranked(stack)
     left_out += others + repeats([s.beat for s in slices], stack)
-    phases, lost = _complete_phases(slices, stack)
+    phases, lost = _complete_phases(slices)
     chosen = [[s.beat.planes[s.planes[phase]] for s in slices] for phase in phases]
     times = [
         [s.beat.times[s.planes[phase]] if s.beat.clock in CLOCKS_IN_MS else np.nan for s in slices] for phase in phases
@@ -157,10 +160,19 @@ def _ranked(stack: Stack) -> list[_Ranked]:
     best = [_best_beat(place.beats, usual) for place in stack.places]
     counts = Counter(len(b) for b in best)
     if max(counts) > usual:
-        listed = ", ".join(f"{n} phases in {counted(slices, 'slice')}" for n, slices in counts.most_common(4))
-        raise NotAnalysed(f"the slices of the short-axis stack differ in their number of heart phases ({listed})")
+        # Triggered prospectively, a slice has as many phases at one step as its own heartbeats have room for.
+        if not _one_pace(best):
+            listed = ", ".join(f"{n} phases in {counted(slices, 'slice')}" for n, slices in counts.most_common(4))
+            raise NotAnalysed(f"the slices of the short-axis stack differ in their number of heart phases ({listed})")
+        usual = max(counts)
     complete = [b for b in best if len(b) == usual]
     return [_ranks(beat, complete, usual, number) for number, beat in enumerate(best, start=1)]
+
+
+def _one_pace(beats: Sequence[Beat]) -> bool:
+    steps = np.array([b.step for b in beats])
+    known = all(b.clock in CLOCKS_IN_MS for b in beats)
+    return known and bool((abs(steps / np.median(steps) - 1) < SAME_PACE).all())
 
 
 def _best_beat(beats: Sequence[Beat], usual: int) -> Beat:
@@ -183,9 +195,9 @@ def _ranks(beat: Beat, complete: Sequence[Beat], usual: int, number: int) -> _Ra
     )
 
 
-def _complete_phases(slices: Sequence[_Ranked], stack: Stack) -> tuple[list[int], list[str]]:
+def _complete_phases(slices: Sequence[_Ranked]) -> tuple[list[int], list[str]]:
     """The phases that every slice has, and a note on the others."""
-    usual = stack.phases
+    usual = max(len(s.planes) for s in slices)
     kept = [phase for phase in range(usual) if all(phase in s.planes for s in slices)]
     lost = [phase for phase in range(usual) if phase not in kept]
     if not lost:

@@ -388,6 +388,19 @@ def test_what_is_no_sound_stack_says_why(tmp_path: Path, make: Callable[[], list
         read(tmp_path, make())
 
 
+def test_slices_with_room_for_another_phase_do_without_it(tmp_path: Path) -> None:
+    datasets = whole(way="series_per_slice")
+    for k in (1, 4):
+        last = max((ds for ds in datasets if is_slice(ds, k)), key=lambda ds: float(ds.TriggerTime))
+        another = copy.deepcopy(last)
+        another.SOPInstanceUID = another.file_meta.MediaStorageSOPInstanceUID = phantom_uid("another", k)
+        another.TriggerTime = f"{float(last.TriggerTime) * 21 / 19:.3f}"
+        datasets.append(another)
+    source = read(tmp_path, datasets)
+    assert is_whole(source)
+    assert source.notes == ("5 images of the short-axis stack are missing: phase 11 of 11 not used",)
+
+
 def test_a_slice_with_more_phases_than_the_others_says_so(tmp_path: Path) -> None:
     finer = CineSequence(phases=12, slices=7, size=40, spacing=7.0)
     datasets = [ds for ds in whole() if not is_slice(ds, 3)]
