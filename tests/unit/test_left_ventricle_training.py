@@ -145,7 +145,7 @@ def test_outlines_are_one_cavity_without_holes_and_the_wall_around_it() -> None:
 
 def test_a_slice_does_not_depend_on_what_else_is_in_the_batch() -> None:
     torch.manual_seed(0)
-    network = networks.find_network().eval()
+    network = networks.find_network()  # not in its evaluation mode: neither when it learns
     images = torch.randn(3, 1, 32, 32)
     with torch.inference_mode():
         assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-5)
