@@ -25,8 +25,10 @@ from dicom_node.model.result import readable
 __all__ = [
     "AlgorithmFunction",
     "Bundle",
+    "Cine",
     "Code",
     "Findings",
+    "Frame",
     "Measurement",
     "NotAnalysed",
     "Segment",
@@ -86,6 +88,68 @@ class Volume:
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm³ (right also when the grid is sheared)."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The stored image of one slice at one phase: what a result that is of this image alone refers to."""
+
+    SOPInstanceUID: str
+    number: int = 1
+    """Frame Number, from 1; 1 of a single-frame image."""
+
+
+@dataclass(frozen=True)
+class Cine:
+    """A beating heart: one stack of parallel slices, imaged at several phases of the heartbeat.
+
+    Attributes:
+        array: float32, shape (phases, slices, rows, columns), after rescale slope and intercept. Phases are in the
+            order of the heartbeat, the first soonest after the R wave.
+        affine: float64, shape (4, 4), the same at every phase: (slice, row, column, 1) index to (x, y, z, 1) in mm,
+            DICOM patient coordinates (LPS), at voxel centres.
+        trigger_times: float64, shape (phases, slices): ms from the R wave; they differ from slice to slice, as each
+            was imaged in heartbeats of its own. NaN where the images do not tell.
+        intervals: float64, shape (slices,): ms from R wave to R wave; NaN where the images do not tell.
+        frames: by phase, then by slice: where each plane of ``array`` came from.
+        tags: header values by DICOM keyword that are of use to an algorithm; nothing that names the patient.
+    """
+
+    array: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+    trigger_times: npt.NDArray[np.float64]
+    intervals: npt.NDArray[np.float64]
+    frames: tuple[tuple[Frame, ...], ...]
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4 or self.affine.shape != (4, 4):
+            raise ValueError(f"a Cine takes a 4-D array and a 4x4 affine, not {self.array.shape}, {self.affine.shape}")
+        phases, slices = self.array.shape[:2]
+        if self.trigger_times.shape != (phases, slices) or self.intervals.shape != (slices,):
+            raise ValueError("a Cine takes a trigger time for each phase and slice, and an interval for each slice")
+        if [len(row) for row in self.frames] != [slices] * phases:
+            raise ValueError("a Cine takes a frame for each phase and slice")
+
+    def phase(self, index: int) -> Volume:
+        """The stack at one phase (0-based)."""
+        return Volume(self.array[index], self.affine, self.tags)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbouring (slices, rows, columns)."""
+        return self.phase(0).spacing
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm³, gaps between slices included."""
+        return self.phase(0).voxel_volume
+
+    @property
+    def heart_rate(self) -> float | None:
+        """Beats a minute, from the median interval of the slices; None where the images do not tell."""
+        known = self.intervals[np.isfinite(self.intervals)]
+        return 60000 / float(np.median(known)) if known.size else None
 
 
 @dataclass(frozen=True)
