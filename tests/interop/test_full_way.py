@@ -174,6 +174,7 @@ def test_results_that_the_archive_sends_back_start_nothing(site: Site) -> None:
     sent.raise_for_status()
     assert (sent.json()["InstancesCount"], sent.json()["FailedInstancesCount"]) == (2, 0)
 
+    site.node.intake.rows.flush()  # rows follow the answers within moments
     own = s.index.series(site.run.study_uid, own=True)
     assert {i.SOPInstanceUID for x in own for i in x.instances} == {
         d.sop_uid for d in s.runs.deliveries(site.run.run_id)
