@@ -1,11 +1,12 @@
-"""What an algorithm author needs, and all of it: a Volume comes in, Findings go out.
+"""What an algorithm author needs, and all of it: a Volume or a Cine comes in, Findings go out.
 
 An algorithm is a folder ``algorithms/<id>/`` with ``algorithm.yaml`` (the manifest) and ``algorithm.py``,
 which has one function::
 
     def load(bundle: Bundle) -> Callable[[Volume], Findings]
 
-``load`` is called once in a worker process and returns the function that is called for each series.
+``load`` is called once in a worker process and returns the function that is called for each series, or, where the
+manifest says ``input: cine``, with the Cine of each study.
 Raise :class:`NotAnalysed` with a reason when the input is not fit. No DICOM code is needed.
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "Bundle",
     "Cine",
     "Code",
+    "Curve",
     "Findings",
     "Frame",
     "Measurement",
@@ -189,6 +191,8 @@ class Measurement:
             the node then computes it again from the SEG before the result may leave.
         plausible: limits (low, high) outside which the value is flagged in the report, never suppressed.
         method: how it was computed, when the name does not say.
+        derivation: mean, maximum and so on (CID 7464), where several values have the same ``code``.
+        group: measurements that share one stand together in the report, under this heading.
     """
 
     name: str
@@ -201,6 +205,8 @@ class Measurement:
     from_mask: bool = False
     plausible: tuple[float, float] | None = None
     method: str | None = None
+    derivation: Code | None = None
+    group: str | None = None
 
     @property
     def flag(self) -> str | None:
@@ -216,13 +222,41 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What an algorithm found in one Volume.
+class Curve:
+    """A course over time, to be drawn; its values stand in the measurements too.
 
     Attributes:
-        label_map: uint8, shape and grid of ``Volume.array``; 0 is background.
+        name: what is drawn: ``Left ventricular volume``.
+        unit: UCUM code of the values.
+        times: ms, rising.
+        values: in ``unit``, one for each time.
+        marks: (index, short label) of points to be named: ``(0, "ED")``.
+    """
+
+    name: str
+    unit: str
+    times: tuple[float, ...]
+    values: tuple[float, ...]
+    marks: tuple[tuple[int, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.times) != len(self.values):
+            raise ValueError("a Curve takes one time for each value")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an algorithm found in one Volume or Cine.
+
+    Attributes:
+        label_map: uint8, 0 is background. Of a Volume: its shape and grid. Of a Cine: shape (planes, rows, columns),
+            one plane for each of ``frames``. Where two frames show the same slice at different times, a segment may
+            be marked in one of them only: what is measured at two times takes two segments.
         segments: one entry for each value that may occur in ``label_map``.
         measurements: in the order of the report.
+        frames: the stored image of each plane of ``label_map``; empty: the planes of the Volume in their order.
+        curves: courses over time.
+        key_planes: indices of planes of ``label_map`` that show best what was found.
         notes: sentences for the radiologist: what the algorithm could not do, what limits the result.
         details: evidence for the run's record (plain JSON types), not for the report.
     """
@@ -232,6 +266,9 @@ class Findings:
     measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    frames: tuple[Frame, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    key_planes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.label_map.dtype != np.uint8 or self.label_map.ndim != 3:
@@ -240,9 +277,13 @@ class Findings:
             raise ValueError("segments must have the values 1, 2, 3 ... in order")
         if int(self.label_map.max(initial=0)) > len(self.segments):
             raise ValueError("label_map holds a value that no segment describes")
+        if self.frames and len(self.frames) != len(self.label_map):
+            raise ValueError("frames must name an image for each plane of the label map")
+        if any(not 0 <= k < len(self.label_map) for k in self.key_planes):
+            raise ValueError("key_planes must be indices of planes of the label map")
         names = [m.name for m in self.measurements]
         if len(set(names)) != len(names):
             raise ValueError("measurement names must be unique")
 
 
-AlgorithmFunction = Callable[[Volume], Findings]
+AlgorithmFunction = Callable[[Volume], Findings] | Callable[[Cine], Findings]

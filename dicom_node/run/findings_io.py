@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dicom_node.algorithm import Code, Findings, Measurement, Segment
+from dicom_node.algorithm import Code, Curve, Findings, Frame, Measurement, Segment
 
 
 def save_findings(findings: Findings, folder: Path) -> None:
@@ -21,6 +21,9 @@ def save_findings(findings: Findings, folder: Path) -> None:
         "measurements": [asdict(m) for m in findings.measurements],
         "notes": findings.notes,
         "details": findings.details,
+        "frames": [asdict(f) for f in findings.frames],
+        "curves": [asdict(c) for c in findings.curves],
+        "key_planes": findings.key_planes,
     }
     (folder / "findings.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
 
@@ -36,6 +39,9 @@ def load_findings(folder: Path) -> Findings:
         measurements=tuple(_measurement(m) for m in rest["measurements"]),
         notes=tuple(rest["notes"]),
         details=rest["details"],
+        frames=tuple(Frame(**f) for f in rest["frames"]),
+        curves=tuple(_curve(c) for c in rest["curves"]),
+        key_planes=tuple(rest["key_planes"]),
     )
 
 
@@ -46,5 +52,11 @@ def _segment(s: dict[str, Any]) -> Segment:
 
 def _measurement(m: dict[str, Any]) -> Measurement:
     limits = tuple(m["plausible"]) if m["plausible"] else None
+    derivation = Code(**m["derivation"]) if m["derivation"] else None
     fixed = {"code": Code(**m["code"]), "site": Code(**m["site"]), "segments": tuple(m["segments"])}
-    return Measurement(**{**m, **fixed, "plausible": limits})
+    return Measurement(**{**m, **fixed, "plausible": limits, "derivation": derivation})
+
+
+def _curve(c: dict[str, Any]) -> Curve:
+    marks = tuple((int(index), str(label)) for index, label in c["marks"])
+    return Curve(c["name"], c["unit"], tuple(c["times"]), tuple(c["values"]), marks)
