@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from dicom_node.check.frames import masks, pixel_problem, segment_number, source_references
+from dicom_node.check.frames import masks, pixel_problem, segment_number, source_plane
 from dicom_node.check.identity import Identity
-from dicom_node.check.objects import CodeKey, ResultFile, Sources, code_of, content, items, numbers, text
+from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, Sources, code_of, content, items, numbers, text
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -22,9 +22,7 @@ _TRACKING_UID = ("DCM", "112040")
 _OBSERVER_UID = ("DCM", "121012")
 _RESEARCH = "research use only"
 
-Place = tuple[str, int]
-"""SOP Instance UID and Frame Number of a source image."""
-Masks = dict[int, dict[Place, npt.NDArray[np.bool_]]]
+Masks = dict[int, dict[PlaneKey, npt.NDArray[np.bool_]]]
 """By segment number and image, the planes that hold a voxel."""
 
 
@@ -179,8 +177,8 @@ def _check_outlines(result: ResultFile, groups: Sequence[Dataset], seg: ResultFi
 
 def _enclosed(
     where: str, regions: Sequence[Dataset], shape: tuple[int, int]
-) -> tuple[dict[Place, npt.NDArray[np.bool_]], list[str]]:
-    found: dict[Place, npt.NDArray[np.bool_]] = {}
+) -> tuple[dict[PlaneKey, npt.NDArray[np.bool_]], list[str]]:
+    found: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
     problems = []
     for region in regions:
         places = [_place(r) for i in content(region) for r in items(i, "ReferencedSOPSequence")]
@@ -222,29 +220,29 @@ def _masks(seg: Dataset) -> Masks:
     """The planes of a BINARY SEG by segment and source image."""
     found: Masks = {}
     for frame, plane in masks(seg):
-        number, references = segment_number(frame, seg), source_references(frame)
-        if isinstance(number, int) and references and plane.any():
-            found.setdefault(number, {})[_place(references[0])] = plane
+        number = segment_number(frame, seg)
+        if isinstance(number, int) and plane.any():
+            found.setdefault(number, {})[source_plane(frame)] = plane
     return found
 
 
-def _holds(found: Mapping[Place, npt.NDArray[np.bool_]], planes: Mapping[Place, npt.NDArray[np.bool_]]) -> bool:
+def _holds(found: Mapping[PlaneKey, npt.NDArray[np.bool_]], planes: Mapping[PlaneKey, npt.NDArray[np.bool_]]) -> bool:
     return all(place in found and bool((found[place] >= plane).all()) for place, plane in planes.items())
 
 
-def _union(planes_of: Masks, inside: Sequence[int]) -> dict[Place, npt.NDArray[np.bool_]]:
-    union: dict[Place, npt.NDArray[np.bool_]] = {}
+def _union(planes_of: Masks, inside: Sequence[int]) -> dict[PlaneKey, npt.NDArray[np.bool_]]:
+    union: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
     for n in inside:
         for place, plane in planes_of.get(n, {}).items():
             union[place] = union[place] | plane if place in union else plane
     return union
 
 
-def _same(a: Mapping[Place, npt.NDArray[np.bool_]], b: Mapping[Place, npt.NDArray[np.bool_]]) -> bool:
+def _same(a: Mapping[PlaneKey, npt.NDArray[np.bool_]], b: Mapping[PlaneKey, npt.NDArray[np.bool_]]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-def _place(reference: Dataset) -> Place:
+def _place(reference: Dataset) -> PlaneKey:
     return _instance(reference), int((numbers(reference, "ReferencedFrameNumber") or [1])[0])
 
 

@@ -18,11 +18,11 @@ from dicom_node.algorithm import Findings, Measurement
 from dicom_node.encode.codes import concept, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
-from dicom_node.encode.outlines import Plane, best_first, outlines, planes_of
+from dicom_node.encode.outlines import best_first, outlines
 from dicom_node.encode.report_parts import CONTAINS, algorithm_identification, comment, measurement_item, sentences
 from dicom_node.encode.seg import present_segments
-from dicom_node.encode.source import Source
-from dicom_node.encode.sr import _root as report_root
+from dicom_node.encode.source import Plane, Source
+from dicom_node.encode.sr import report_root
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
 
@@ -81,7 +81,7 @@ class _Regions:
 
     def __init__(self, findings: Findings, source: Source, context: Context) -> None:
         self.findings = findings
-        self.planes = planes_of(findings, source)
+        self.planes = source.planes
         self.context = context
         self.uids = ResultUids(context.key)
         self.present = present_segments(findings)
@@ -147,7 +147,7 @@ class _Regions:
 
 def _source_image(plane: Plane) -> sr.SourceImageForRegion:
     return sr.SourceImageForRegion(
-        referenced_sop_class_uid=plane.SOPClassUID,
-        referenced_sop_instance_uid=plane.SOPInstanceUID,
-        referenced_frame_numbers=None if plane.frame_number is None else [plane.frame_number],
+        referenced_sop_class_uid=plane.image.SOPClassUID,
+        referenced_sop_instance_uid=plane.image.SOPInstanceUID,
+        referenced_frame_numbers=None if plane.number is None else [plane.number],
     )

@@ -3,57 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from contourpy import contour_generator
-from pydicom import Dataset
 
-from dicom_node.algorithm import Findings, Frame
-from dicom_node.encode.source import Source
-from dicom_node.errors import EncodeError
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One plane of a label map and the stored image that it lies on.
-
-    Attributes:
-        index: of the plane in ``Findings.label_map``.
-        frame_number: Frame Number from 1; None of a single-frame image.
-    """
-
-    index: int
-    SOPClassUID: str
-    SOPInstanceUID: str
-    frame_number: int | None
-
-
-def planes_of(findings: Findings, source: Source) -> list[Plane]:
-    """The image of each plane of the label map.
-
-    Raises:
-        EncodeError: a plane has no image, or the findings name an image that is not of the source.
-    """
-    images = {str(image.SOPInstanceUID): image for image in source.images}
-    frames = findings.frames or tuple(Frame(str(image.SOPInstanceUID)) for image in source.images)
-    if len(frames) != len(findings.label_map):
-        raise EncodeError(f"the label map has {len(findings.label_map)} planes, the source {len(frames)} images")
-    several = {f.SOPInstanceUID for f in frames if f.number > 1}
-    found = []
-    for index, frame in enumerate(frames):
-        image = images.get(frame.SOPInstanceUID)
-        if image is None:
-            raise EncodeError(f"the findings name the image {frame.SOPInstanceUID}, which is not of the source series")
-        multi_frame = frame.SOPInstanceUID in several or _frame_count(image) > 1
-        number = frame.number if multi_frame else None
-        found.append(Plane(index, str(image.SOPClassUID), frame.SOPInstanceUID, number))
-    return found
-
-
-def _frame_count(image: Dataset) -> int:
-    return int(image.get("NumberOfFrames") or 1)
+from dicom_node.algorithm import Findings
 
 
 def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:

@@ -13,7 +13,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
 
 from dicom_node.algorithm import Findings
-from dicom_node.encode.outlines import Plane, best_first, outlines
+from dicom_node.encode.outlines import best_first, outlines
+from dicom_node.encode.source import Plane
 from dicom_node.errors import EncodeError
 
 MOST_PLANES = 4
@@ -54,24 +55,26 @@ def pick_planes(findings: Findings) -> list[int]:
     return sorted({k for k in best if k is not None})[:MOST_PLANES] or [len(findings.label_map) // 2]
 
 
-def picture_of(findings: Findings, plane: Plane, header: Dataset) -> Picture:
+def picture_of(findings: Findings, index: int, plane: Plane, header: Dataset) -> Picture:
     """Read the plane's pixels and lay the outlines on them.
 
     Args:
+        index: of the plane in the label map.
+        plane: where it lies.
         header: as read from a file; ``filename`` gives the pixels.
 
     Raises:
         EncodeError: the file cannot be read or decoded.
     """
-    stored = _read(header, plane.frame_number or 1)
-    labels = findings.label_map[plane.index]
+    stored = _read(header, plane.number or 1)
+    labels = findings.label_map[index]
     lines = tuple((s.value, line) for s in findings.segments for line in outlines(labels == s.value))
-    number = str(header.get("InstanceNumber") or plane.index + 1)
-    caption = f"image {number}" if plane.frame_number is None else f"image {number}, frame {plane.frame_number}"
-    row_mm, column_mm = _spacing(header)
+    number = str(header.get("InstanceNumber") or index + 1)
+    caption = f"image {number}" if plane.number is None else f"image {number}, frame {plane.number}"
+    row_mm, column_mm = _spacing(plane.image)
     marked = np.argwhere((findings.label_map > 0).any(axis=0))
     box = _box(marked, labels.shape, row_mm, column_mm)
-    return Picture(_for_screen(stored, header), lines, box, caption, _edges(header))
+    return Picture(_for_screen(stored, header), lines, box, caption, _edges(plane.image))
 
 
 def _read(header: Dataset, frame_number: int) -> npt.NDArray[np.generic]:
@@ -97,9 +100,9 @@ def _for_screen(stored: npt.NDArray[np.generic], header: Dataset) -> npt.NDArray
     return np.repeat((grey * 255).round().astype(np.uint8)[..., np.newaxis], 3, axis=-1)
 
 
-def _spacing(header: Dataset) -> tuple[float, float]:
-    """mm between rows and between columns; ones where the header does not tell."""
-    found = header.get("PixelSpacing")
+def _spacing(image: Dataset) -> tuple[float, float]:
+    """mm between rows and between columns; ones where the image does not tell."""
+    found = image.get("PixelSpacing")
     if found is None or len(found) != 2 or min(map(float, found)) <= 0:
         return 1.0, 1.0
     return float(found[0]), float(found[1])
@@ -129,9 +132,9 @@ def _begin(middle: float, side: float, whole: float) -> float:
     return float(min(max(middle - side / 2, 0.0), whole - side))
 
 
-def _edges(header: Dataset) -> tuple[str, str, str, str]:
+def _edges(image: Dataset) -> tuple[str, str, str, str]:
     """The side of the patient at the left, right, top and bottom edge."""
-    found = header.get("ImageOrientationPatient")
+    found = image.get("ImageOrientationPatient")
     if found is None or len(found) != 6:
         return "", "", "", ""
     cosines = np.asarray([float(v) for v in found])

@@ -34,6 +34,7 @@ def measurement_item(
         value=float(f"{m.value:.6g}"),
         unit=unit(m.unit),
         tracking_identifier=sr.TrackingIdentifier(uid=uids.measurement(m.name), identifier=m.name),
+        derivation=None if m.derivation is None else concept(m.derivation),
         finding_sites=sites([m]),
         referenced_images=images,
     )

@@ -18,9 +18,8 @@ from dicom_node.encode.codes import concept, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
 from dicom_node.encode.montage import draw_page
-from dicom_node.encode.outlines import Plane, planes_of
 from dicom_node.encode.panels import pick_planes, picture_of
-from dicom_node.encode.source import Source
+from dicom_node.encode.source import Plane, Source
 from dicom_node.encode.uids import ResultUids
 
 ROLE = "sc"
@@ -41,10 +40,13 @@ def build_secondary_capture(
     Raises:
         EncodeError: the pixels of a plane to be drawn cannot be had, or the findings cannot be written.
     """
-    planes = planes_of(findings, source)
     by_uid = {str(h.get("SOPInstanceUID", "")): h for h in headers}
-    drawn = [planes[k] for k in pick_planes(findings)]
-    pictures = [picture_of(findings, plane, by_uid[plane.SOPInstanceUID]) for plane in drawn]
+    chosen = pick_planes(findings)
+    drawn = [source.planes[k] for k in chosen]
+    pictures = [
+        picture_of(findings, k, plane, by_uid[str(plane.image.SOPInstanceUID)])
+        for k, plane in zip(chosen, drawn, strict=True)
+    ]
     page = build("picture", lambda: draw_page(findings, pictures, context))
     ds = build("Secondary Capture", lambda: _image(page, source, context))
     finish(ds, source, context)
@@ -95,10 +97,10 @@ def _complete(ds: Dataset, drawn: Sequence[Plane], source: Source, context: Cont
 
 def _reference(plane: Plane) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = plane.SOPClassUID
-    item.ReferencedSOPInstanceUID = plane.SOPInstanceUID
-    if plane.frame_number is not None:
-        item.ReferencedFrameNumber = plane.frame_number
+    item.ReferencedSOPClassUID = plane.image.SOPClassUID
+    item.ReferencedSOPInstanceUID = plane.image.SOPInstanceUID
+    if plane.number is not None:
+        item.ReferencedFrameNumber = plane.number
     item.PurposeOfReferenceCodeSequence = [
         concept(Code("121322", "DCM", "Source image for image processing operation"))
     ]

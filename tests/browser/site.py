@@ -109,7 +109,5 @@ def viewer_site(ohif: Path, archive: Orthanc) -> Iterator[str]:
 def upload(archive: Orthanc, files: list[Path]) -> None:
     """Put files into the archive."""
     for file in files:
-        answer: requests.Response = archive.session.post(
-            f"{archive.url}/instances", data=file.read_bytes(), timeout=60
-        )
+        answer: requests.Response = archive.session.post(f"{archive.url}/instances", data=file.read_bytes(), timeout=60)
         answer.raise_for_status()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -262,6 +261,7 @@ def test_the_picture_is_shown(look: Look, results: Results) -> None:
     assert (place["rows"], place["columns"]) == (sc.Rows, sc.Columns)
     pixels = screen(opened)
     shown = pixels[
-        int(place["top"]) : int(place["top"] + place["height"]), int(place["left"]) : int(place["left"] + place["width"])
+        int(place["top"]) : int(place["top"] + place["height"]),
+        int(place["left"]) : int(place["left"] + place["width"]),
     ]
     assert (np.ptp(shown, axis=-1) > 60).sum() > 500

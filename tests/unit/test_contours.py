@@ -17,7 +17,7 @@ from dicom_node.algorithm import Findings, Frame
 from dicom_node.check.objects import ResultFile, Sources
 from dicom_node.check.views import check_contours, enclosed
 from dicom_node.encode.contours import build_contours
-from dicom_node.encode.outlines import outlines, planes_of
+from dicom_node.encode.outlines import outlines
 from dicom_node.encode.seg import build_seg
 from dicom_node.encode.source import read_source
 from dicom_node.encode.sr import build_report
@@ -108,15 +108,13 @@ def test_a_key_plane_comes_first_or_else_the_largest() -> None:
     assert first(replace(found, label_map=label_map, key_planes=(8, 4))) == source[4].SOPInstanceUID
 
 
-def test_planes_lie_on_the_frames_that_the_findings_name() -> None:
-    source = read_source(headers(), [])
-    uids = [str(i.SOPInstanceUID) for i in source.images]
-    two = replace(findings(), label_map=findings().label_map[:2], frames=(Frame(uids[7]), Frame(uids[7], 3)))
-    assert [(p.SOPInstanceUID, p.frame_number) for p in planes_of(two, source)] == [(uids[7], 1), (uids[7], 3)]
-    single = replace(two, frames=(Frame(uids[5]), Frame(uids[4])))
-    assert [(p.SOPInstanceUID, p.frame_number) for p in planes_of(single, source)] == [(uids[5], None), (uids[4], None)]
-    with pytest.raises(EncodeError, match="not of the source series"):
-        planes_of(replace(two, frames=(Frame("1.2.3"), Frame(uids[0]))), source)
+def test_outlines_lie_on_the_frames_that_the_findings_name() -> None:
+    source = headers()
+    marked = findings().label_map[2:3]
+    one = replace(findings(), label_map=marked, frames=(Frame(str(source[9].SOPInstanceUID)),), measurements=())
+    report = build_contours(one, read_source(source, [], frames=one.frames), context())
+    references = [r.ContentSequence[0].ReferencedSOPSequence[0] for g in groups(report) for r in regions(g)]
+    assert {str(r.ReferencedSOPInstanceUID) for r in references} == {source[9].SOPInstanceUID}
 
 
 def test_an_empty_mask_has_no_contours() -> None:
