@@ -44,9 +44,10 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 class Site:
     """A node with a PACS, in this process."""
 
-    def __init__(self, folder: Path, pacs: FakePacs) -> None:
-        (folder / "routes.yaml").write_text(ROUTES)
-        shutil.copytree(DEFAULT_FOLDER / "threshold_demo", folder / "algorithms" / "threshold_demo")
+    def __init__(self, folder: Path, pacs: FakePacs, routes: str = ROUTES) -> None:
+        (folder / "routes.yaml").write_text(routes)
+        installed = folder / "algorithms" / "threshold_demo"
+        shutil.copytree(DEFAULT_FOLDER / "threshold_demo", installed, dirs_exist_ok=True)
         values: dict[str, Any] = {
             "data_dir": str(folder / "data"),
             "run": {"algorithms_dir": str(folder / "algorithms")},
