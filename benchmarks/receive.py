@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from receiving.processes import cpu_seconds, forget_peak, peak_mb
 from receiving.receivers import RECEIVERS, running
 from receiving.studies import SETS, write
 
@@ -101,15 +102,15 @@ def measure(receiver: str, data: Path, out: Path) -> dict[str, dict[str, float]]
             folders = [data / modality / str(n) for n in range(first, first + count)]
             sizes = [file.stat().st_size for folder in folders for file in folder.iterdir()]
             os.sync()  # what was written before is not this case's load
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-            before = _cpu_seconds(pid)
+            forget_peak(pid)
+            before = cpu_seconds(pid)
             seconds = send(port, folders)
             _settle(pid)
             figures[case] = {
                 "per_s": len(sizes) / seconds,
                 "mb_per_s": sum(sizes) / 1e6 / seconds,
-                "cpu_s_per_gb": (_cpu_seconds(pid) - before) / (sum(sizes) / 1e9),
-                "rss_mb": _peak_mb(pid),
+                "cpu_s_per_gb": (cpu_seconds(pid) - before) / (sum(sizes) / 1e9),
+                "rss_mb": peak_mb(pid),
             }
     return figures
 
@@ -151,21 +152,9 @@ def _slowest_echo(port: int, goes_on: Callable[[], bool]) -> float:
 def _settle(pid: int) -> None:
     """Wait until the receiver has done what it does behind its answers."""
     before = -1.0
-    while (now := _cpu_seconds(pid)) != before:
+    while (now := cpu_seconds(pid)) != before:
         before = now
         time.sleep(0.2)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its ended children."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1000
 
 
 def medians(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -35,6 +35,7 @@ from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUE
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
 _POLL_SECONDS = 0.1
+_ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
@@ -167,7 +168,7 @@ class Node:
         DBOS(config=config)
         logging.getLogger("dbos").handlers.clear()  # its lines go where ours go, in our format
         DBOS.launch()
-        at_once = {"study": 1, "analyse": self.services.pool.size + 1}
+        at_once = {"study": _ROUTED_AT_ONCE, "analyse": self.services.pool.size + 1}
         # One run more than there are workers: it is encoded while the next one is inferred.
         for name, limit in at_once.items():
             DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=_POLL_SECONDS)

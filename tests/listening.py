@@ -41,7 +41,7 @@ class Listening:
         """Whether files and rows agree and nothing is half-written."""
         self.intake.rows.flush()
         half_written = list((self.files.folder / "incoming").iterdir())
-        return not half_written and set(self.files.walk()) == self.index.paths()
+        return not half_written and list(self.files.walk()) == list(self.index.paths())
 
 
 @contextlib.contextmanager

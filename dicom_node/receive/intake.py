@@ -12,7 +12,8 @@ from sqlalchemy.exc import OperationalError
 from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.model.instance import Instance
 from dicom_node.receive.arrival import Arrival
-from dicom_node.receive.header import make_instance, read_file_head
+from dicom_node.receive.header import read_file_head
+from dicom_node.receive.part10 import read_part10
 from dicom_node.store.files import FileStore, Incoming, place
 from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.index import Index
@@ -21,6 +22,7 @@ from dicom_node.store.rows import RowWriter
 _LOCKS = 1024
 _COMPARED_AT_ONCE = 1 << 20
 _LONGEST_HEAD = 4096
+_INDEXED_AT_ONCE = 200
 
 
 class Intake:
@@ -155,23 +157,47 @@ class Intake:
             What could not be healed, a sentence each.
         """
         self.files.clear_incoming()
-        missing = self._index.paths()
-        problems = []
+        problems: list[str] = []
+        batch: list[str] = []
+        # Both sides come sorted, so neither is ever in memory as a whole.
+        rows = self._index.paths()
+        row = next(rows, None)
         for path in self.files.walk():
-            if path in missing:
-                missing.discard(path)
+            while row is not None and row < path:
+                problems.append(self._lost(row))
+                row = next(rows, None)
+            if row == path:
+                row = next(rows, None)
                 continue
+            batch.append(path)
+            if len(batch) == _INDEXED_AT_ONCE:
+                problems += self._index_files(batch)
+                batch.clear()
+        problems += self._index_files(batch)
+        if row is not None:
+            problems += [self._lost(path) for path in (row, *rows)]
+        return problems
+
+    def _index_files(self, paths: Sequence[str]) -> list[str]:
+        """Make the rows of files in one transaction; returns what could not be indexed, a sentence each."""
+        problems = []
+        found = []
+        for path in paths:
             try:
-                self._index.add(self._read(path))
+                found.append((self._read(path), self._index.clock()))
             except ReceiveError as e:
                 problems.append(f"{path} is not in the index and cannot be: {e}")
-        for path in sorted(missing):
-            problem = f"{path} is in the index but not on disk"
-            problems.append(problem)
-            study_uid = PurePosixPath(path).parts[2]
-            if problem not in self._index.notes(study_uid):
-                self._index.note(study_uid, problem)
+        for instance in self._index.add_many(found) if found else ():
+            problems.append(f"{instance.path} is not in the index and cannot be: its UID is there with other content")
         return problems
+
+    def _lost(self, path: str) -> str:
+        """Note on its study that a file is gone; returns the note."""
+        problem = f"{path} is in the index but not on disk"
+        study_uid = PurePosixPath(path).parts[2]
+        if problem not in self._index.notes(study_uid):
+            self._index.note(study_uid, problem)
+        return problem
 
     def discard(self, instances: Sequence[Instance]) -> None:
         """Remove the files of instances that the index has forgotten; one that came again meanwhile keeps its file."""
@@ -197,16 +223,7 @@ class Intake:
             raise OutOfResources("the index could not be written") from e
 
     def _read(self, path: str) -> Instance:
-        data = self.files.path(path).read_bytes()
-        head = read_file_head(data)
-        instance = make_instance(
-            data[head.dataset_at :],
-            TransferSyntaxUID=head.TransferSyntaxUID,
-            path=path,
-            size=len(data),
-            source=head.SourceApplicationEntityTitle,
-            called=head.ReceivingApplicationEntityTitle,
-        )
+        instance = read_part10(self.files.path(path), path)
         if place(instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID) != path:
             raise InvalidInstance("its UIDs are not those of its path")
         return dataclasses.replace(instance, own=instance.own or self._index.is_result(instance.SOPInstanceUID))

@@ -112,8 +112,8 @@ class FileStore:
                         break
 
     def walk(self) -> Iterator[str]:
-        """The relative paths of all instances, sorted within each folder."""
-        yield from self._walk(self.folder / INSTANCES)
+        """The relative paths of all instances, sorted as text."""
+        yield from self._walk(str(self.folder / INSTANCES), len(str(self.folder)) + 1)
 
     def clear_incoming(self) -> None:
         """Remove what a killed process left half-written, and make safe what it renamed but did not sync.
@@ -124,12 +124,15 @@ class FileStore:
             leftover.unlink()
         os.sync()
 
-    def _walk(self, folder: Path) -> Iterator[str]:
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(entry.path))
-            elif entry.name.endswith(".dcm"):
-                yield Path(entry.path).relative_to(self.folder).as_posix()
+    def _walk(self, folder: str, below: int) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            # A folder with its slash, or 1.2.3/... would come before 1.2/..., which is the lesser text.
+            found = sorted(e.path + "/" * e.is_dir(follow_symlinks=False) for e in entries)
+        for path in found:
+            if path.endswith("/"):
+                yield from self._walk(path[:-1], below)
+            elif path.endswith(".dcm"):
+                yield path[below:]
 
     def _settle(self, aside: str, relative: str) -> None:
         """Rename a file to its place, and sync its folder where each instance is to be durable.

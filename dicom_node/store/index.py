@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from dicom_node.model.states import STUDY_MOVES, StudyState, move
 from dicom_node.store import tables as t
 
 Clock = Callable[[], float]
+
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,13 @@ class Index:
         with self.engine.connect() as c:
             return int(c.scalar(query) or 0)
 
-    def paths(self) -> set[str]:
-        """Every file the index knows of, relative to the store's folder."""
+    def paths(self) -> Iterator[str]:
+        """Every file the index knows of, relative to the store's folder, sorted as text."""
+        path = t.instances.c.path
+        order = path.collate("C") if self.engine.dialect.name == "postgresql" else path
         with self.engine.connect() as c:
-            return set(c.scalars(sa.select(t.instances.c.path)))
+            rows = c.execution_options(yield_per=_ROWS_AT_ONCE).scalars(sa.select(path).order_by(order))
+            yield from rows
 
     def quiet(self, seconds: float) -> list[StudyRow]:
         """Studies that receive, and have had no new instance for so long."""

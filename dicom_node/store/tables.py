@@ -23,6 +23,7 @@ studies = sa.Table(
     Column("first_arrival", Float, nullable=False),  # seconds since the epoch, as all times here
     Column("last_arrival", Float, nullable=False, index=True),
     Column("reason", Text, nullable=False, default=""),
+    sa.Index("ix_studies_state_last_arrival", "state", "last_arrival"),  # the sweep's, some times a second
 )
 
 instances = sa.Table(
@@ -159,7 +160,7 @@ def _explained(url: str) -> Iterator[None]:
 def _open(url: str) -> sa.Engine:
     if not url.startswith("sqlite"):
         engine = sa.create_engine(url, pool_pre_ping=True)
-        metadata.create_all(engine)
+        _create(engine)
         return engine
     file = sa.make_url(url).database
     if file:
@@ -173,5 +174,16 @@ def _open(url: str) -> sa.Engine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    metadata.create_all(engine)
+    _create(engine)
     return engine
+
+
+def _create(engine: sa.Engine) -> None:
+    """Make tables that are missing, and indexes that a database of an earlier version lacks."""
+    metadata.create_all(engine)
+    there = sa.inspect(engine)
+    for table in metadata.tables.values():
+        names = {index["name"] for index in there.get_indexes(table.name)}
+        for index in table.indexes:
+            if index.name not in names:
+                index.create(engine)

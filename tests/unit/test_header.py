@@ -21,7 +21,7 @@ from pydicom.uid import (
 from pynetdicom.dsutils import encode
 
 from dicom_node.errors import InvalidInstance
-from dicom_node.receive import elements
+from dicom_node.receive import inflate
 from dicom_node.receive.elements import Data, inflated
 from dicom_node.receive.header import make_instance
 from dicom_node.receive.tags import routing_tags
@@ -134,22 +134,27 @@ def test_a_view_of_a_file_reads_like_bytes(large: Any) -> None:
     assert len(view) == len(data)
 
 
-def test_what_is_deflated_and_large_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_deflated_and_large_is_inflated_as_it_is_read(monkeypatch: pytest.MonkeyPatch, large: Any) -> None:
     (ds,) = _datasets(1)
-    ds.PixelData = bytes(3 << 20)
+    ds.PixelData = np.random.default_rng(0).integers(0, 2, 5 << 20, np.uint8).tobytes()
     plain = _bytes(ds, ExplicitVRLittleEndian)
     deflator = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = deflator.compress(plain) + deflator.flush()
     syntax = str(DeflatedExplicitVRLittleEndian)
-    with inflated(deflated, syntax) as data:
-        assert data == plain
-    monkeypatch.setattr(elements, "_LONGEST_IN_MEMORY", 1 << 20)
-    with inflated(memoryview(deflated), syntax) as data:
-        assert isinstance(data, FileView)
-        assert data[:] == plain
+    assert inflated(deflated, syntax) == plain
+    monkeypatch.setattr(inflate, "_LONGEST_IN_MEMORY", 1 << 20)
+    for place in (memoryview(deflated), large(deflated)):
+        data = inflated(place, syntax)
+        assert isinstance(data, inflate.InflatedView)
+        assert len(data) == len(plain)
+        chance = np.random.default_rng(2)
+        for start in (0, *chance.integers(0, len(plain), 20), *range(0, len(plain), 1 << 19), 0, len(plain)):
+            stop = start + int(chance.choice([0, 1, 12, 70_000, 1 << 20]))
+            assert data[start:stop] == plain[start:stop]
+        assert len(data._window) <= 4 << 20
     assert make_instance(deflated, TransferSyntaxUID=syntax).tags["Modality"] == "MR"
-    with pytest.raises(InvalidInstance, match="cut short"), inflated(deflated[:-3], syntax):
-        pass
-    monkeypatch.setattr(elements, "_LONGEST_INFLATED", 2 << 20)
-    with pytest.raises(InvalidInstance, match="larger than"), inflated(deflated, syntax):
-        pass
+    with pytest.raises(InvalidInstance, match="cut short"):
+        inflated(deflated[:-3], syntax)
+    monkeypatch.setattr(inflate, "_LONGEST_INFLATED", 2 << 20)
+    with pytest.raises(InvalidInstance, match="larger than"):
+        inflated(deflated, syntax)

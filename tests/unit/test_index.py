@@ -150,10 +150,10 @@ def test_a_study_is_forgotten_unless_an_image_came_meanwhile(index):
     index.clock = lambda: seen.last_arrival + 1
     index.add(instance(2))
     assert not index.remove_study(seen)
-    assert len(index.paths()) == 2
+    assert len(list(index.paths())) == 2
     assert index.remove_study(index.study("1.2.40"))
     assert index.study("1.2.40") is None
-    assert not index.paths()
+    assert not list(index.paths())
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc", "1.2.", "1..2", "1.2/3", "1" * 65, "1.2.3\n"])
