@@ -11,7 +11,6 @@ from io import BytesIO
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
@@ -23,6 +22,7 @@ from dicom_node.receive.tags import (
     JSON,
     PIXEL_KEYWORDS,
     TAG_KEYWORDS,
+    UNREADABLE,
     items,
     latin_value,
     routing_tags,
@@ -40,17 +40,6 @@ _LONGEST_HEADER_VALUE = 1 << 20
 _LONGEST_HEADER = 1 << 23
 """Of what is read together: an element may come again and again."""
 _LONGEST_UID_ELEMENT = 128
-_UNREADABLE = (
-    InvalidDicomError,
-    EOFError,
-    ValueError,
-    LookupError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-)
-"""What pydicom raises where a dataset is none."""
 
 # Plain numbers: pydicom's tags compare slowly.
 _WANTED = frozenset(
@@ -181,7 +170,7 @@ def _read(dataset: Data, transfer_syntax: str) -> tuple[_Common, dict[str, JSON]
 def _read_common(elements: bytes, pixels: tuple[int, ...], implicit: bool, little: bool) -> _Common:
     try:
         ds = read_dataset(BytesIO(elements), implicit, little)
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise InvalidInstance("the dataset cannot be read") from e
     for tag in pixels:
         ds.add_new(tag, "OW", None)
@@ -209,7 +198,7 @@ def study_of(dataset: Data, transfer_syntax: str) -> str:
             raw = bytes(data[element.start : min(element.stop, element.start + _LONGEST_UID_ELEMENT)])
             uid = text(read_dataset(BytesIO(raw), encoding.implicit, encoding.little), "StudyInstanceUID")
             return uid if valid_uid(uid) else ""
-    except (InvalidInstance, *_UNREADABLE):
+    except (InvalidInstance, *UNREADABLE):
         return ""  # the damage lies before it
     return ""
 

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
@@ -26,6 +27,21 @@ TAG_KEYWORDS: Final = (*ROUTING_KEYWORDS, "FrameOfReferenceUID")
 """What ``routing_tags`` keeps, beside ``HasPixelData``."""
 
 PIXEL_KEYWORDS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+UNREADABLE: Final = (
+    InvalidDicomError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+"""What pydicom raises where a dataset in memory is none."""
 
 _SHARED = "SharedFunctionalGroupsSequence"
 _SHARED_PLACES: Final[Mapping[str, tuple[str, str]]] = {
@@ -105,13 +121,14 @@ def _value(ds: Dataset, keyword: str) -> JSON | None:
     if dictionary_VR(tag) == "SQ":
         codes = [{k: text(item, k) for k in _CODE_KEYWORDS} for item in _items(ds, keyword)]
         return [c for c in codes if c["CodeValue"]] or None
-    element: Any = ds.get_item(tag)
     try:
+        # What has no value is not raw any more: pydicom looks at its VR, which may be none.
+        element: Any = ds.get_item(tag)
         if isinstance(element, RawDataElement):
             values = _from_bytes(ds, element, dictionary_VR(tag))
         else:
             values = _from_value(element.value, element.VR)
-    except (ValueError, OverflowError, LookupError, struct.error):
+    except UNREADABLE:
         return None
     return _plain(values)
 
@@ -127,7 +144,7 @@ def _items(ds: Dataset, keyword: str) -> list[Dataset]:
         return []
     try:
         return list(ds[keyword].value or ())
-    except (ValueError, EOFError, LookupError, TypeError, AttributeError, NotImplementedError, struct.error):
+    except UNREADABLE:
         return []
 
 
