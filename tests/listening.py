@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from typing import Any
 from dicom_node.model.instance import Instance
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
-from dicom_node.settings import ReceiveSettings
+from dicom_node.settings import ReceiveSettings, TlsSettings
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.tables import open_engine
+from dicom_node.testing.bytes_peer import BytesPeer
+from tests.certificates import Authority, Identity
 
 READERS = ("fast", "stock")
+WAYS = (*READERS, "fast over TLS")
+"""Of sending to it: what the listener is told under ``reader``."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,21 @@ class Listening:
     intake: Intake
     files: FileStore
     index: Index
+    client: Identity | None = None
+    """Who may connect by TLS, where the listener takes nothing else."""
 
     @property
     def port(self) -> int:
-        return self.listener.port
+        return self.listener.port or self.listener.tls_port
+
+    def connect(self, timeout: float = 10) -> BytesPeer:
+        """A peer that is connected, by TLS if the listener takes nothing else."""
+        peer = BytesPeer("127.0.0.1", self.port, timeout)
+        if self.client:
+            context = ssl.create_default_context(cafile=self.client.authorities_file)
+            context.load_cert_chain(self.client.certificate_file, self.client.private_key_file)
+            peer.socket = context.wrap_socket(peer.socket, server_hostname="127.0.0.1")
+        return peer
 
     def instances(self) -> dict[str, Instance]:
         """Everything stored, by SOP Instance UID."""
@@ -45,16 +61,25 @@ class Listening:
 
 
 @contextlib.contextmanager
-def listening(folder: Path, *, reader: str = "fast", **settings: Any) -> Iterator[Listening]:
+def listening(
+    folder: Path, *, reader: str = "fast", tls: TlsSettings | None = None, **settings: Any
+) -> Iterator[Listening]:
     files = FileStore(folder / "store", durability=settings.get("durability", "instance"))
     engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
     index = Index(engine)
     intake = Intake(files, index, settings.get("largest_object_mb", 4096) * 1_000_000)
+    reader, _, by_tls = reader.partition(" over ")
     values = {"port": 0, "disk_reserve_mb": 0, "reader": reader, **settings}
-    listener = Listener(ReceiveSettings(**values), intake)
+    client = None
+    if by_tls:
+        authority = Authority(folder / "certificates")
+        client = authority.issue("client")
+        tls = TlsSettings(**authority.issue("node").settings())
+        values |= {"port": None, "tls_port": 0}
+    listener = Listener(ReceiveSettings(**values), intake, tls)
     listener.start()
     try:
-        yield Listening(listener, intake, files, index)
+        yield Listening(listener, intake, files, index, client)
     finally:
         listener.stop()
         engine.dispose()

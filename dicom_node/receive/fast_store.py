@@ -6,24 +6,26 @@ C-STORE request as nearly all senders write it is taken here: its dataset goes f
 buffer to its file, and the answer is packed by hand. Whatever else comes is handed back, unread, and goes the way
 of all messages.
 
-It leans on these parts of pynetdicom, whose presence a test checks: the reactor thread of ``dul`` asks
-``AssociationSocket.ready`` once a turn and then reads a PDU with ``AssociationSocket.recv``; it processes what it
-finds in ``event_queue`` (PS3.8 section 9.2: Evt17 transport closed, Evt19 invalid PDU); the association's own
-thread polls unless ``_reactor_checkpoint`` is cleared.
+It leans on these parts of pynetdicom, whose presence a test checks, beside those of ``limited_socket.py``: the
+reactor thread of ``dul`` processes what it finds in ``event_queue`` (PS3.8 section 9.2: Evt17 transport closed,
+Evt19 invalid PDU); the association's own thread polls unless ``_reactor_checkpoint`` is cleared.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.limited_socket import LimitedSocket, Limits
 
 _P_DATA: Final = b"\x04"
 _COMMAND_AND_LAST: Final = 0x03
@@ -120,26 +122,23 @@ def _even(text: str, padding: bytes) -> bytes:
     return raw + padding * (len(raw) % 2)
 
 
-class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not read by mypy
-    """An accepted connection that serves C-STORE requests itself.
+class FastSocket(LimitedSocket):
+    """An accepted connection that serves C-STORE requests itself, with or without TLS.
 
     Args:
         plain: the connection as pynetdicom made it; it must not be used any more.
         storage: where requests go.
-        idle_seconds: a peer that is silent for so long in the middle of a message is given up.
     """
 
-    def __init__(self, plain: AssociationSocket, storage: Storage, idle_seconds: float) -> None:
-        # The state is taken over: making it anew would announce the connection a second time.
-        self.__dict__.update(plain.__dict__)
+    def __init__(self, plain: AssociationSocket, limits: Limits, storage: Storage) -> None:
+        super().__init__(plain, limits)
         self._storage = storage
         self._unread = b""
         self._buffer = memoryview(b"")
-        limit = struct.pack("@ll", int(idle_seconds), int(idle_seconds % 1 * 1e6))
-        # The kernel keeps the time: Python's own would cost a system call more for each read.
-        self.socket.settimeout(None)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        # A TLS connection gives a record at a time and knows no flags.
+        self._flags = 0 if self._tls else socket.MSG_WAITALL
+        self._turn = threading.Lock()
+        self._is_held = False
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
 
@@ -148,8 +147,25 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         """Whether pynetdicom has something to read; what need not concern it is served before this returns."""
         if self._unread:
             return True
-        there: bool = super().ready
-        return self._serve() if there and self._may_serve() else there
+        there = super().ready
+        if not (there and self._may_serve() and self._turn.acquire(blocking=False)):
+            return there
+        try:
+            return self._serve()
+        finally:
+            self._turn.release()
+
+    @contextlib.contextmanager
+    def held(self, seconds: float) -> Iterator[bool]:
+        """The connection for messages of the node's own: no request is taken, nor answered between their parts."""
+        self._is_held = True
+        had = self._turn.acquire(timeout=seconds)
+        try:
+            yield had
+        finally:
+            self._is_held = False
+            if had:
+                self._turn.release()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """What was handed back, then what comes."""
@@ -172,9 +188,13 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         )
 
     def _is_wanted(self) -> bool:
-        """Whether pynetdicom has something to send, or to end."""
+        """Whether pynetdicom, or the node through it, has something to send, or to end."""
         assoc = self._assoc
-        return bool(assoc.dul.to_provider_queue.queue) or assoc._sent_abort or assoc._kill
+        return self._is_held or bool(assoc.dul.to_provider_queue.queue) or assoc._sent_abort or assoc._kill
+
+    def _comes_more(self) -> bool:
+        """Whether the next message comes soon. What OpenSSL has read already, poll does not see."""
+        return bool((self._tls and self.socket.pending()) or self._poll.poll(_LINGER_MILLISECONDS))
 
     def _serve(self) -> bool:
         """Take requests as long as they come; returns whether there is something for pynetdicom to read."""
@@ -184,7 +204,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         try:
             while self._take():
                 assoc.dul._idle_timer.restart()
-                if self._is_wanted() or not self._poll.poll(_LINGER_MILLISECONDS):
+                if self._is_wanted() or not self._comes_more():
                     return False
             return True
         except OSError:
@@ -197,6 +217,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
 
     def _take(self) -> bool:
         """Take one request and answer it; False if what comes is for pynetdicom."""
+        self.begin_message(self._limits.message_seconds)
         head = self._read_head()
         if head[:1] != _P_DATA:
             self._unread = head
@@ -234,6 +255,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         filled = 0
         control = 0
         while control != _LAST:
+            self.check_time()
             head = self._read_head()
             if head[:1] != _P_DATA:
                 # An abort, most likely.
@@ -283,11 +305,13 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         """Read so many bytes.
 
         Raises:
-            OSError: the connection is lost, or silent for too long.
+            OSError: the connection is lost, silent for too long, or too slow.
         """
         left = len(view)
         while left:
-            count = self.socket.recv_into(view[-left:], left, socket.MSG_WAITALL)
+            count = self.socket.recv_into(view[-left:], left, self._flags)
             if not count:
                 raise ConnectionError("the peer closed the connection")
             left -= count
+            if left:
+                self.check_time()
