@@ -30,11 +30,11 @@ from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
 from dicom_node.workflow import analyse, deliver, housekeeping, study
+from dicom_node.workflow.pace import POLL_SECONDS, Pace
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
-_POLL_SECONDS = 0.1
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
@@ -148,6 +148,7 @@ class Node:
         s = self.services
         ticks = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
         ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
+        ticks.add_job(Pace(s).adjust, "interval", seconds=s.settings.complete.sweep_seconds)
         ticks.add_job(housekeeping.bury_dead, "interval", seconds=_BURIAL_SECONDS, args=(s,))
         if s.settings.retention.keep_days:
             ticks.add_job(housekeeping.remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s, self.intake))
@@ -171,11 +172,11 @@ class Node:
         at_once = {"study": _ROUTED_AT_ONCE, "analyse": self.services.pool.size + 1}
         # One run more than there are workers: it is encoded while the next one is inferred.
         for name, limit in at_once.items():
-            DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=_POLL_SECONDS)
+            DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=POLL_SECONDS)
         DBOS.register_queue(
             QUEUES["deliver"],
             partition_worker_concurrency=_DELIVERIES_AT_ONCE,
-            polling_interval_sec=_POLL_SECONDS,
+            polling_interval_sec=POLL_SECONDS,
         )
 
     def _executor(self) -> str:

@@ -181,10 +181,10 @@ def send(
 @app.command()
 def studies(config: Config = None, as_json: Json = False) -> None:
     """List the studies there are, with their state and what was noticed about them."""
-    from dicom_node.views import study_view
+    from dicom_node.views import study_views
 
     s = services_of(config)
-    rows = [study_view(s, row) for row in s.index.studies()]
+    rows = study_views(s)
     if as_json:
         print_json(rows)
         return

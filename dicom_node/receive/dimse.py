@@ -58,6 +58,7 @@ _STORAGE_UIDS = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
 _LONGEST_COMMENT = 64
 _STOP_SECONDS = 10.0
 _SWITCH_SECONDS = 0.001
+_LONGEST_UNUSUAL = 1 << 26
 
 _logger = log.get("receive")
 
@@ -92,8 +93,9 @@ class Listener:
             artim_seconds=settings.artim_seconds,
             silence_seconds=settings.idle_seconds,
             message_seconds=settings.message_seconds,
-            # What is a little too large is heard to the end, and told so.
-            message_bytes=2 * settings.largest_object_mb * 1_000_000,
+            # What is a little too large is heard to the end, and told so. What the node does not read itself is held
+            # in memory: of that no sender needs much.
+            message_bytes=_LONGEST_UNUSUAL if settings.reader == "fast" else 2 * settings.largest_object_mb * 1_000_000,
         )
         self._tallies: weakref.WeakKeyDictionary[Any, _Tally] = weakref.WeakKeyDictionary()
         self._servers: list[Server] = []
@@ -136,6 +138,7 @@ class Listener:
         sys.setswitchinterval(_SWITCH_SECONDS)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_CONN_CLOSE, _on_close),
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_SOP_COMMON, _on_common_negotiation),
             (evt.EVT_REJECTED, self._on_rejected),
@@ -396,6 +399,15 @@ def _support_storage(event: Any) -> None:
         if syntaxes:
             contexts.append(build_context(uid, syntaxes))
     acceptor.supported_contexts = contexts
+
+
+def _on_close(event: Any) -> None:
+    """Let go of a connection that was closed before it asked for an association.
+
+    pynetdicom would wait for its request until the time for that is over, and it would count as open all that while.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
 
 
 def _on_common_negotiation(event: Any) -> dict[UID, SOPClassCommonExtendedNegotiation]:

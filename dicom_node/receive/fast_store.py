@@ -14,10 +14,10 @@ Evt19 invalid PDU); the association's own thread polls unless ``_reactor_checkpo
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -39,6 +39,10 @@ _LONGEST_COMMAND: Final = 4096
 _LONGEST_ANSWER: Final = 512
 _LINGER_MILLISECONDS: Final = 50
 """So long the next message is waited for before pynetdicom has its turn, which sleeps between two looks."""
+
+_IDLE_SECONDS: Final = 1.0
+_REST_MILLISECONDS: Final = 10
+"""So much later does an idle association hear of what the node itself sends or ends."""
 
 _ESTABLISHED: Final = "Sta6"
 _TRANSPORT_CLOSED: Final = "Evt17"
@@ -139,8 +143,7 @@ class FastSocket(LimitedSocket):
         self._flags = 0 if self._tls else socket.MSG_WAITALL
         self._turn = threading.Lock()
         self._is_held = False
-        self._poll = select.poll()
-        self._poll.register(self.socket, select.POLLIN)
+        self._last_came = time.monotonic()
 
     @property
     def ready(self) -> bool:
@@ -148,10 +151,14 @@ class FastSocket(LimitedSocket):
         if self._unread:
             return True
         there = super().ready
-        if not (there and self._may_serve() and self._turn.acquire(blocking=False)):
+        now = time.monotonic()
+        if there:
+            self._last_came = now
+        idle = now - self._last_came > _IDLE_SECONDS
+        if not ((there or idle) and self._may_serve() and self._turn.acquire(blocking=False)):
             return there
         try:
-            return self._serve()
+            return self._serve() if there or self._rest() else False
         finally:
             self._turn.release()
 
@@ -195,6 +202,18 @@ class FastSocket(LimitedSocket):
     def _comes_more(self) -> bool:
         """Whether the next message comes soon. What OpenSSL has read already, poll does not see."""
         return bool((self._tls and self.socket.pending()) or self._poll.poll(_LINGER_MILLISECONDS))
+
+    def _rest(self) -> bool:
+        """Wait for moments where nothing came for long; returns whether something has come.
+
+        Two threads of pynetdicom would look a thousand times a second: fifty idle associations would take most of a
+        core.
+        """
+        self._assoc._reactor_checkpoint.clear()
+        try:
+            return bool(self._poll.poll(_REST_MILLISECONDS))
+        finally:
+            self._assoc._reactor_checkpoint.set()
 
     def _serve(self) -> bool:
         """Take requests as long as they come; returns whether there is something for pynetdicom to read."""

@@ -8,6 +8,7 @@ It leans on these parts of pynetdicom, whose presence a test checks: the reactor
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -23,6 +24,8 @@ from dicom_node import log
 _PIECE: Final = 1 << 16
 _LONGEST_REQUEST: Final = 1 << 20
 """An association request with all contexts in all syntaxes is half of it."""
+_AWAITS_REQUEST: Final = "Sta2"
+_REST_MILLISECONDS: Final = 50
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 
 _logger = log.get("receive")
@@ -61,6 +64,8 @@ class LimitedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is n
         self._taken = 0
         self._tls = isinstance(self.socket, ssl.SSLSocket)
         self._limit_silence(limits.artim_seconds)
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN)
 
     def established(self) -> None:
         """The association is: from now on the limits of messages hold."""
@@ -83,7 +88,10 @@ class LimitedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is n
         if self._assoc.dimse.message is None:
             self._deadline = 0.0
         there: bool = super().ready
-        return there
+        if there or self._assoc.dul.state_machine.current_state != _AWAITS_REQUEST or not self._is_connected:
+            return there
+        # Nothing else can happen now, and pynetdicom would look a thousand times a second.
+        return bool(self._poll.poll(_REST_MILLISECONDS))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """So many bytes, or what came until the peer closed the connection.

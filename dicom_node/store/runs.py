@@ -218,6 +218,14 @@ class Runs:
             values = {"study_uid": study_uid, "revision": revision, **r}
             c.execute(insert(self.engine, t.routes).values(values).on_conflict_do_nothing())
 
+    def all_routes(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Why each series was wanted or not, by study, the latest revision first."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        with self.engine.connect() as c:
+            for r in c.execute(sa.select(t.routes).order_by(t.routes.c.revision.desc())):
+                found.setdefault(r.study_uid, []).append(dict(r._mapping))
+        return found
+
     def routes(self, study_uid: str) -> list[Mapping[str, Any]]:
         """Why each series was wanted or not, the latest revision first."""
         query = sa.select(t.routes).where(t.routes.c.study_uid == study_uid).order_by(t.routes.c.revision.desc())

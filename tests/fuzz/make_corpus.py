@@ -90,10 +90,13 @@ _FRAGMENTS = (
 
 def nested(depth: int, *, undefined: bool) -> bytes:
     """A sequence in a sequence in a sequence ..."""
-    inner: Elements = [(0x00080104, b"LO", b"Brain ")]
+    data = encode([(0x00080104, b"LO", b"Brain ")])
     for _ in range(depth):
-        inner = [(0x00082218, b"SQ", [inner])]
-    return encode(inner, undefined=undefined)
+        sequence_length, item_length = (_UNDEFINED, _UNDEFINED) if undefined else (len(data) + 8, len(data))
+        ends = _mark(_ITEM_END, 0, _EXPLICIT) + _mark(_SEQUENCE_END, 0, _EXPLICIT) if undefined else b""
+        start = b"\x08\x00\x18\x22SQ\0\0" + struct.pack("<I", sequence_length)
+        data = start + _mark(_ITEM, item_length, _EXPLICIT) + data + ends
+    return data
 
 
 def _with_length(item: bytes) -> bytes:

@@ -28,6 +28,7 @@ from dicom_node.model.instance import Instance, valid_uid
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.fast_store import FastSocket, StoreRequest, parse_store_request
 from dicom_node.receive.header import make_instance, read_file_head, study_of
+from dicom_node.receive.limited_socket import Limits
 from dicom_node.store.files import FileStore, place
 
 SYNTAXES: Final = tuple(
@@ -119,6 +120,7 @@ class _Storage:
 
 
 _storage = _Storage()
+_LIMITS: Final = Limits(artim_seconds=5, silence_seconds=5, message_seconds=5, message_bytes=1 << 20)
 
 
 def read_connection(data: bytes) -> None:
@@ -134,10 +136,13 @@ def read_connection(data: bytes) -> None:
             if not connection.ready or not connection.event_queue.empty():
                 break
             # As pynetdicom reads: a head, and what it says.
-            head = connection.recv(6)
-            if len(head) < 6:
+            try:
+                head = connection.recv(6)
+                if len(head) < 6:
+                    break
+                connection.recv(int.from_bytes(head[2:6], "big"))
+            except OSError:
                 break
-            connection.recv(int.from_bytes(head[2:6], "big"))
         assert not list(_storage._keeper.files.folder.glob("incoming/*"))
 
 
@@ -164,7 +169,7 @@ def _connection(ours: socket.socket) -> FastSocket:
     )
     plain: Any = SimpleNamespace(socket=_Quiet(ours), _assoc=association, _is_connected=True, _ready=threading.Event())
     plain._ready.set()
-    return FastSocket(plain, _storage, 5)
+    return FastSocket(plain, _LIMITS, _storage)
 
 
 class _Quiet:
@@ -172,6 +177,9 @@ class _Quiet:
 
     def __init__(self, real: socket.socket) -> None:
         self._real = real
+
+    def getpeername(self) -> tuple[str, int]:
+        return "127.0.0.1", 0
 
     def setsockopt(self, level: int, *option: Any) -> None:
         if level == socket.SOL_SOCKET:
