@@ -211,9 +211,10 @@ def table(figures: Mapping[str, Any]) -> str:
     lines = ["| studies | ms for one | CPU ms for one | MB held | load |", "|---|---|---|---|---|"]
     step = figures["studies"] // 10
     for n, tenth in enumerate(figures["tenths"]):
-        lines.append(
-            f"| {n * step + 1} to {(n + 1) * step} | {tenth['seconds'] * 1e3:.0f} | {tenth['cpu_seconds'] * 1e3:.0f} |"
-        )
+        cells = [f"{n * step + 1} to {(n + 1) * step}"]
+        cells += [f"{1000 * tenth[name]:.0f}" for name in ("seconds", "cpu_seconds")]
+        cells += [f"{tenth['rss_mb']:.0f}", f"{tenth['load']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     lines.append(
         f"start with all of them after a kill {figures['restart_seconds']:.1f} s "
