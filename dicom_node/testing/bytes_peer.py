@@ -15,7 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -157,6 +157,14 @@ class BytesPeer:
     def store(self, context: int, sop_class: str, sop_instance: str, dataset: bytes) -> tuple[int, str]:
         """One whole C-STORE; its status and Error Comment."""
         self.send(p_data(context, c_store_rq(1, sop_class, sop_instance), command=True) + p_data(context, dataset))
+        return self.read_status()
+
+    def store_pieces(self, context: int, sop_class: str, sop_instance: str, pieces: Iterable[bytes]) -> tuple[int, str]:
+        """One C-STORE whose dataset is sent as it is made, however large; its status and Error Comment."""
+        self.send(p_data(context, c_store_rq(1, sop_class, sop_instance), command=True))
+        for piece in pieces:
+            self.send(p_data(context, piece, last=False))
+        self.send(p_data(context, b""))
         return self.read_status()
 
     def read_status(self) -> tuple[int, str]:

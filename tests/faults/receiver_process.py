@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,11 @@ class Receiver:
     def peak_mb(self) -> float:
         """The largest resident memory so far, in 10^6 bytes."""
         return self._status("VmHWM") * 1024 / 1e6
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(f) for f in fields[11:13]) / os.sysconf("SC_CLK_TCK")
 
     def threads(self) -> int:
         """How many there are."""

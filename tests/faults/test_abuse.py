@@ -5,6 +5,7 @@ A good association is served within a second. Where the machine is shared, one o
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import socket
@@ -17,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage
 
 from dicom_node.testing.bytes_peer import (
     P_DATA,
@@ -31,6 +32,7 @@ from dicom_node.testing.bytes_peer import (
     pdu,
     pdv,
 )
+from dicom_node.testing.multi_frame import huge_object
 from tests.faults.receiver_process import Receiver, receiving
 from tests.fuzz.make_corpus import encode, head, nested, store
 from tests.fuzz.mutate import mutants
@@ -213,6 +215,21 @@ def test_a_dataset_that_only_pynetdicom_would_read(node: Receiver) -> None:
             _send_all(peer, [halves, *[piece] * 6400])
 
 
+@pytest.mark.parametrize("fragments", [False, True])
+def test_an_object_larger_than_the_memory_it_may_take(node: Receiver, fragments: bool) -> None:
+    if "stock" in str(node.process.args):
+        pytest.skip("it holds every object in memory: docs/performance.md says so")
+    uid = f"1.2.840.99.5{int(fragments)}"
+    syntax = JPEG2000Lossless if fragments else ExplicitVRLittleEndian
+    pieces = huge_object(encode(head(sop_instance=uid.encode())), 512, 1 << 19, fragments=fragments)
+    with BytesPeer("127.0.0.1", node.port, timeout=60) as peer:
+        peer.associate([(1, MR, str(syntax))])
+        assert peer.store_pieces(1, MR, uid, pieces) == (0, "")
+    (file,) = node.folder.rglob(f"{uid}.dcm")
+    assert file.stat().st_size > 1 << 28
+    os.truncate(file, 0)  # the disk may be small
+
+
 def _send_all(peer: BytesPeer, parts: list[bytes]) -> None:
     for part in parts:
         peer.send(part)
@@ -226,6 +243,22 @@ def test_half_open_connections_that_go_again(node: Receiver) -> None:
     # From the same host: those that are gone hold no place.
     assert wait_for(lambda: node.threads() < 20)
     serves(node)
+
+
+def test_idle_connections_take_no_processor(node: Receiver) -> None:
+    with ExitStack() as opened:
+        opened.enter_context(flood("127.0.0.1", node.port, 20, source=ATTACKER))
+        for _ in range(0 if "stock" in str(node.process.args) else 20):
+            opened.enter_context(BytesPeer("127.0.0.1", node.port)).associate([PLAIN])
+        shares = []
+        # A second after the last message they rest.
+        assert wait_for(lambda: shares.append(_processor_share(node)) or shares[-1] < 0.3, 20), shares
+
+
+def _processor_share(node: Receiver) -> float:
+    before, began = node.cpu_seconds(), time.monotonic()
+    threading.Event().wait(1)
+    return (node.cpu_seconds() - before) / (time.monotonic() - began)
 
 
 def test_slow_lorises(node: Receiver) -> None:
@@ -264,4 +297,4 @@ def test_a_thousand_connections_at_once(node: Receiver) -> None:
 def test_what_is_stored_at_the_end_is_sound(node: Receiver) -> None:
     files = list(Path(node.folder / "store" / "instances").rglob("*.dcm"))
     assert {f.stem for f in files} >= {"1.2.840.99.77"}
-    assert all(f.read_bytes()[128:132] == b"DICM" for f in files)
+    assert all(f.read_bytes()[128:132] == b"DICM" for f in files if f.stat().st_size)
