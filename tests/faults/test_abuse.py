@@ -118,13 +118,13 @@ def test_mutated_pdus(node: Receiver) -> None:
         associate + associate,
         associate,
     ]
-    for data in mutants(whole, 150, seed=5, longest=1 << 15):
+    for data in mutants(whole, 100, seed=5, longest=1 << 15):
         send(node, data)
 
 
 def test_mutated_messages(node: Receiver) -> None:
     whole = [store(GOOD), store(GOOD, piece=40), p_data(1, c_echo_rq(7), command=True), COMMAND * 3]
-    for data in mutants(whole, 150, seed=6, longest=1 << 15):
+    for data in mutants(whole, 100, seed=6, longest=1 << 15):
         send(node, data, PLAIN)
 
 
