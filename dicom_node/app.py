@@ -32,6 +32,7 @@ from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
+from dicom_node.tls import TlsContext
 from dicom_node.workflow import analyse, deliver, housekeeping, study
 from dicom_node.workflow.commitment import CommitmentReporter
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
@@ -65,6 +66,16 @@ def check_storage(settings: Settings) -> str:
             f"data_dir: {folder} cannot be written: {there} is no folder that this user may write to"
         )
     return check_database(settings.url())
+
+
+def check_tls(settings: Settings) -> None:
+    """See that the files of TLS are sound, where it is used.
+
+    Raises:
+        ConfigurationError: says which is not.
+    """
+    if settings.tls.certificate_file is not None:
+        TlsContext(settings.tls, server=True)
 
 
 def open_services(settings: Settings) -> Services:

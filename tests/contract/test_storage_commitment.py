@@ -16,7 +16,9 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_ECHO_RSP, C_STORE_RSP
+from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 from structlog.testing import capture_logs
@@ -177,6 +179,25 @@ def test_over_the_same_association(tmp_path: Path, reader: str, datasets: list[D
     assert "FailedSOPSequence" not in information
     told = [name for name in scu.came if name not in (C_STORE_RSP.__name__, C_ECHO_RSP.__name__)]
     assert told == ["N_ACTION_RSP", "N_EVENT_REPORT_RQ"]
+
+
+def test_never_before_the_request_is_answered(
+    tmp_path: Path, reader: str, datasets: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DIMSEServiceProvider.send_msg
+
+    def slow(self: Any, primitive: Any, context_id: int) -> None:
+        if isinstance(primitive, N_ACTION) and primitive.MessageIDBeingRespondedTo is not None:
+            threading.Event().wait(0.3)
+        real(self, primitive, context_id)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", slow)
+    with listening(tmp_path, reader=reader, destinations=()) as node:
+        scu = Scu(node.port)
+        with scu.associated() as association:
+            assert _ask(association, _request(_refs(datasets))) == 0x0000
+            assert _told(node, scu)
+    assert scu.came == ["N_ACTION_RSP", "N_EVENT_REPORT_RQ"]
 
 
 def _n_action(transaction_uid: str, wanted: list[tuple[str, str]]) -> bytes:
@@ -347,7 +368,10 @@ def test_requests_that_are_refused(tmp_path: Path, wrong: str, status: int) -> N
         assert node.requests.open() == []
 
 
-def test_it_is_told_after_a_restart(tmp_path: Path, datasets: list[Dataset], gone: threading.Event) -> None:
+def test_it_is_told_after_a_restart(
+    tmp_path: Path, datasets: list[Dataset], gone: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "RETRY_FIRST_SECONDS", 3600.0)
     port = free_port()
     with listening(tmp_path, destinations=(_at(port),)) as node:
         scu = Scu(node.port)
