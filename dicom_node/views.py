@@ -6,8 +6,35 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dicom_node.model.states import DeliveryState
+from dicom_node.store.commitments import Commitments
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services
+
+
+def status_view(s: Services) -> dict[str, Any]:
+    """Whether the node can take more, and how much there is of what."""
+    free, reserve = s.files.free_bytes(), s.files.reserve_bytes
+    waiting = Commitments(s.engine).open()
+    return {
+        "disk": {
+            "free_mb": free // 1_000_000,
+            "reserve_mb": reserve // 1_000_000,
+            "state": "below_reserve" if free < reserve else "sufficient",
+        },
+        "studies": s.index.states(),
+        "runs": s.runs.states(),
+        "commitments": [
+            {
+                "requestor": row["requestor"],
+                "TransactionUID": row["transaction_uid"],
+                "since": moment(row["created"]),
+                "attempts": row["attempts"],
+                "state": "given_up" if row["given_up"] else "waiting",
+                "error": row["error"],
+            }
+            for row in waiting
+        ],
+    }
 
 
 def study_views(s: Services) -> list[dict[str, Any]]:

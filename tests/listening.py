@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dicom_node.model.instance import Instance
+from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
-from dicom_node.settings import ReceiveSettings, TlsSettings
+from dicom_node.receive.vouch import Voucher
+from dicom_node.settings import Destination, ReceiveSettings, Settings, TlsSettings
+from dicom_node.store.commitments import Commitments
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.tables import open_engine
 from dicom_node.testing.bytes_peer import BytesPeer
+from dicom_node.workflow.commitment import CommitmentReporter
 from tests.certificates import Authority, Identity
 
 READERS = ("fast", "stock")
@@ -31,6 +35,7 @@ class Listening:
     intake: Intake
     files: FileStore
     index: Index
+    requests: Commitments
     client: Identity | None = None
     """Who may connect by TLS, where the listener takes nothing else."""
 
@@ -62,8 +67,21 @@ class Listening:
 
 @contextlib.contextmanager
 def listening(
-    folder: Path, *, reader: str = "fast", tls: TlsSettings | None = None, **settings: Any
+    folder: Path,
+    *,
+    reader: str = "fast",
+    tls: TlsSettings | None = None,
+    destinations: Sequence[Destination] | None = None,
+    **settings: Any,
 ) -> Iterator[Listening]:
+    """A listener.
+
+    Args:
+        reader: one of ``WAYS``.
+        tls: the node's identity, where ``settings`` open a port for it.
+        destinations: offers storage commitment, and knows these.
+        settings: of the section ``receive``.
+    """
     files = FileStore(folder / "store", durability=settings.get("durability", "instance"))
     engine = open_engine(f"sqlite:///{folder / 'node.sqlite'}")
     index = Index(engine)
@@ -76,13 +94,21 @@ def listening(
         client = authority.issue("client")
         tls = TlsSettings(**authority.issue("node").settings())
         values |= {"port": None, "tls_port": 0}
-    listener = Listener(ReceiveSettings(**values), intake, tls)
-    listener.start()
-    try:
-        yield Listening(listener, intake, files, index, client)
-    finally:
-        listener.stop()
-        engine.dispose()
+    whole = Settings(
+        receive=ReceiveSettings(**values), tls=tls or TlsSettings(), destinations=tuple(destinations or ())
+    )
+    requests = Commitments(engine)
+    reporter = CommitmentReporter(whole, requests, Voucher(intake, index))
+    scp = None if destinations is None else CommitmentScp(requests, reporter.wake)
+    listener = Listener(whole.receive, intake, whole.tls, scp)
+    with contextlib.ExitStack() as started:
+        started.callback(engine.dispose)
+        if scp:
+            started.callback(reporter.stop)
+            reporter.start(scp.tell_here)
+        started.callback(listener.stop)
+        listener.start()
+        yield Listening(listener, intake, files, index, requests, client)
 
 
 def wait_for(predicate: Callable[[], bool], timeout: float = 10) -> bool:

@@ -1,4 +1,4 @@
-"""The C-STORE and C-ECHO listener (PS3.4 Annexes A and B)."""
+"""The listener for C-STORE, C-ECHO and storage commitment (PS3.4 Annexes A, B and J)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import _STORAGE_CLASSES, Verification
+from pynetdicom.sop_class import _STORAGE_CLASSES, StorageCommitmentPushModel, Verification
 
 from dicom_node import log
 from dicom_node.errors import ConfigurationError, InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.elements import GE_PRIVATE_IMPLICIT
 from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket, StoreRequest
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.limited_socket import LimitedSocket, Limits
-from dicom_node.receive.server import Hosts, Server, certificate_subject, drop
+from dicom_node.receive.server import Hosts, Server, certificate_subject, drop, let_go
 from dicom_node.settings import ReceiveSettings, TlsSettings
 from dicom_node.tls import TlsContext
 
@@ -83,12 +84,23 @@ class Listener:
     """Takes every storage SOP Class, known or not, in every transfer syntax whose dataset can be read.
 
     pynetdicom keeps the network and the protocol; ``Intake`` keeps what came.
+
+    Args:
+        tls: needed for ``settings.tls_port``.
+        commitment: takes requests for storage commitment; None: they are not offered.
     """
 
-    def __init__(self, settings: ReceiveSettings, intake: Intake, tls: TlsSettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: ReceiveSettings,
+        intake: Intake,
+        tls: TlsSettings | None = None,
+        commitment: CommitmentScp | None = None,
+    ) -> None:
         self._settings = settings
         self._intake = intake
         self._tls = tls or TlsSettings()
+        self._commitment = commitment
         self._limits = Limits(
             artim_seconds=settings.artim_seconds,
             silence_seconds=settings.idle_seconds,
@@ -138,7 +150,7 @@ class Listener:
         sys.setswitchinterval(_SWITCH_SECONDS)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
-            (evt.EVT_CONN_CLOSE, _on_close),
+            (evt.EVT_CONN_CLOSE, let_go),
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_SOP_COMMON, _on_common_negotiation),
             (evt.EVT_REJECTED, self._on_rejected),
@@ -147,6 +159,7 @@ class Listener:
             (evt.EVT_PDU_RECV, self._on_pdu),
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
+            *(self._commitment.handlers if self._commitment else ()),
         ]
         if not _is_loopback(settings.host) and not settings.calling_hosts:
             _logger.warning("no_host_listed", host=settings.host, to_admit="add addresses to receive.calling_hosts")
@@ -165,7 +178,7 @@ class Listener:
                 (self._settings.host, port),
                 # The storage contexts are added for each association, from what it proposes: pynetdicom copies this
                 # list deeply at every connection.
-                [build_context(Verification, list(_UNCOMPRESSED[:3]))],
+                [build_context(service, list(_UNCOMPRESSED[:3])) for service in self._services()],
                 handlers,
                 hosts=Hosts(self._settings.calling_hosts),
                 most=self._settings.maximum_associations,
@@ -178,6 +191,10 @@ class Listener:
             raise ConfigurationError(f"receive.{key}: cannot listen on {where}: {e.strerror or e}") from e
         server.start()
         self._servers.append(server)
+
+    def _services(self) -> list[UID]:
+        """What is offered beside storage."""
+        return [Verification, *([StorageCommitmentPushModel] if self._commitment else [])]
 
     def stop(self) -> None:
         """Stop listening, abort associations and wait for the instances that are being written."""
@@ -401,15 +418,6 @@ def _support_storage(event: Any) -> None:
     acceptor.supported_contexts = contexts
 
 
-def _on_close(event: Any) -> None:
-    """Let go of a connection that was closed before it asked for an association.
-
-    pynetdicom would wait for its request until the time for that is over, and it would count as open all that while.
-    """
-    if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)
-
-
 def _on_common_negotiation(event: Any) -> dict[UID, SOPClassCommonExtendedNegotiation]:
     """Tell pynetdicom that the SOP Classes it does not know belong to the storage service.
 
@@ -418,7 +426,7 @@ def _on_common_negotiation(event: Any) -> dict[UID, SOPClassCommonExtendedNegoti
     known = {}
     for context in event.assoc.acceptor.supported_contexts:
         uid = context.abstract_syntax
-        if uid not in _STORAGE_UIDS and uid != Verification:
+        if uid not in _STORAGE_UIDS and uid not in (Verification, StorageCommitmentPushModel):
             item = SOPClassCommonExtendedNegotiation()
             item.sop_class_uid = uid
             item.service_class_uid = _STORAGE_SERVICE

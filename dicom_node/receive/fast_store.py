@@ -13,12 +13,10 @@ Evt19 invalid PDU); the association's own thread polls unless ``_reactor_checkpo
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -141,8 +139,6 @@ class FastSocket(LimitedSocket):
         self._buffer = memoryview(b"")
         # A TLS connection gives a record at a time and knows no flags.
         self._flags = 0 if self._tls else socket.MSG_WAITALL
-        self._turn = threading.Lock()
-        self._is_held = False
         self._last_came = time.monotonic()
 
     @property
@@ -154,25 +150,9 @@ class FastSocket(LimitedSocket):
         now = time.monotonic()
         if there:
             self._last_came = now
-        idle = now - self._last_came > _IDLE_SECONDS
-        if not ((there or idle) and self._may_serve() and self._turn.acquire(blocking=False)):
-            return there
-        try:
-            return self._serve() if there or self._rest() else False
-        finally:
-            self._turn.release()
-
-    @contextlib.contextmanager
-    def held(self, seconds: float) -> Iterator[bool]:
-        """The connection for messages of the node's own: no request is taken, nor answered between their parts."""
-        self._is_held = True
-        had = self._turn.acquire(timeout=seconds)
-        try:
-            yield had
-        finally:
-            self._is_held = False
-            if had:
-                self._turn.release()
+        elif now - self._last_came > _IDLE_SECONDS and self._may_serve():
+            there = self._rest()
+        return self._serve() if there and self._may_serve() else there
 
     def recv(self, nr_bytes: int) -> bytearray:
         """What was handed back, then what comes."""
@@ -195,9 +175,9 @@ class FastSocket(LimitedSocket):
         )
 
     def _is_wanted(self) -> bool:
-        """Whether pynetdicom, or the node through it, has something to send, or to end."""
+        """Whether pynetdicom has something to send, or to end."""
         assoc = self._assoc
-        return self._is_held or bool(assoc.dul.to_provider_queue.queue) or assoc._sent_abort or assoc._kill
+        return bool(assoc.dul.to_provider_queue.queue) or assoc._sent_abort or assoc._kill
 
     def _comes_more(self) -> bool:
         """Whether the next message comes soon. What OpenSSL has read already, poll does not see."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -101,7 +102,7 @@ class Intake:
             known = self.rows.known(instance.SOPInstanceUID)
             there = known.digest is not None and self.files.path(instance.path).exists()
             same = there and self._is_same(instance, last, file)
-            if known.digest not in (None, instance.digest) or (there and not same and self._is_sound(instance)):
+            if known.digest not in (None, instance.digest) or (there and not same and self.is_sound(instance)):
                 again = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content"
                 self._note(instance.StudyInstanceUID, f"{again}: refused, the first is kept")
                 raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
@@ -130,16 +131,25 @@ class Intake:
                     return False
         return next(stored, None) is None
 
-    def _is_sound(self, instance: Instance) -> bool:
-        """Whether the stored file is what the index knows it as, and not damaged."""
+    def is_sound(self, instance: Instance, *, from_disk: bool = False) -> bool:
+        """Whether the stored file is what the index knows it as, and not damaged.
+
+        Args:
+            from_disk: what the system remembers of it is set aside first, as far as it is synced.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         made = Fingerprint()
-        for piece in self._stored(instance):
+        for piece in self._stored(instance, from_disk):
             made.update(piece)
         return made.hexdigest() == instance.digest
 
-    def _stored(self, instance: Instance) -> Iterator[bytes]:
+    def _stored(self, instance: Instance, from_disk: bool = False) -> Iterator[bytes]:
         """The dataset in the instance's file, piece by piece."""
         with self.files.path(instance.path).open("rb") as stored:
+            if from_disk:
+                os.posix_fadvise(stored.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             try:
                 stored.seek(read_file_head(stored.read(_LONGEST_HEAD)).dataset_at)
             except InvalidInstance:

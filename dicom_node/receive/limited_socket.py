@@ -7,13 +7,11 @@ It leans on these parts of pynetdicom, whose presence a test checks: the reactor
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -138,8 +136,3 @@ class LimitedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is n
         """
         if time.monotonic() > self._deadline:
             raise TimeoutError("the peer is too slow")
-
-    @contextlib.contextmanager
-    def held(self, seconds: float) -> Iterator[bool]:
-        """The connection for messages of the node's own; False if it was not to be had in that time."""
-        yield True

@@ -153,6 +153,15 @@ def drop(association: Any) -> None:
     association.dul.to_user_queue.put(None)  # its thread waits for a request
 
 
+def let_go(event: Any) -> None:
+    """Let go of a connection that was closed before it asked for an association (pynetdicom's ``EVT_CONN_CLOSE``).
+
+    pynetdicom would wait for its request until the time for that is over, and it would count as open all that while.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
+
+
 def certificate_subject(connection: socket.socket) -> str:
     """The common name in a TLS peer's certificate; empty without TLS, or where it has none."""
     if not isinstance(connection, ssl.SSLSocket):

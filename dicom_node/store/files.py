@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from dicom_node import log
 from dicom_node.errors import InvalidInstance, OutOfResources
 from dicom_node.model.instance import valid_uid
 from dicom_node.store.folder_sync import FolderSync, sync_path
@@ -22,6 +24,8 @@ Durability = Literal["instance", "association", "none"]
 
 _WINDOW = 1 << 16
 _numbers = itertools.count()
+
+_logger = log.get("store")
 
 
 def place(study_uid: str, series_uid: str, sop_uid: str) -> str:
@@ -56,6 +60,7 @@ class FileStore:
         self.folder = folder
         self.reserve_bytes = reserve_bytes
         self.durability = durability
+        self._below_reserve = False
         self._folders = threading.Lock()
         self._group = FolderSync()
         for name in (INSTANCES, INCOMING):
@@ -91,6 +96,11 @@ class FileStore:
                 sync_path(str(self.folder / parent))
         except OSError as e:
             raise _failed(e) from e
+
+    def free_bytes(self) -> int:
+        """What the disk has left for us."""
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize
 
     def path(self, relative: str) -> Path:
         """The file of a path that ``Incoming.keep`` or ``walk`` gave."""
@@ -153,9 +163,17 @@ class FileStore:
     def _keep_reserve(self) -> None:
         if not self.reserve_bytes:
             return
-        disk = os.statvfs(self.folder)
-        free = disk.f_bavail * disk.f_frsize
-        if free < self.reserve_bytes:
+        free = self.free_bytes()
+        below = free < self.reserve_bytes
+        if below != self._below_reserve:
+            self._below_reserve = below
+            _logger.log(
+                logging.ERROR if below else logging.INFO,
+                "disk_below_reserve" if below else "disk_above_reserve",
+                free_mb=free // 1_000_000,
+                reserve_mb=self.reserve_bytes // 1_000_000,
+            )
+        if below:
             raise OutOfResources(f"the disk has {free // 1_000_000} MB free, which is below the reserve")
 
     def _rename(self, aside: str, final: str, parent: str) -> None:

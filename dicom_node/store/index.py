@@ -186,6 +186,12 @@ class Index:
         with self.engine.connect() as c:
             return int(c.scalar(query) or 0)
 
+    def states(self) -> dict[str, int]:
+        """How many studies are in each state that there is one in."""
+        state = t.studies.c.state
+        with self.engine.connect() as c:
+            return {row[0]: row[1] for row in c.execute(sa.select(state, sa.func.count()).group_by(state))}
+
     def counts(self) -> dict[str, int]:
         """How many instances each study has, the node's own results not counted."""
         uid = t.instances.c.study_uid

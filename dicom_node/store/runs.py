@@ -84,6 +84,12 @@ class Runs:
         with self.engine.connect() as c:
             return [_run(r) for r in c.execute(query)]
 
+    def states(self) -> dict[str, int]:
+        """How many runs are in each state that there is one in."""
+        state = t.runs.c.state
+        with self.engine.connect() as c:
+            return {row[0]: row[1] for row in c.execute(sa.select(state, sa.func.count()).group_by(state))}
+
     def set_state(self, run_id: str, state: RunState, reason: str = "", c: sa.Connection | None = None) -> None:
         """Move the run to ``state``.
 

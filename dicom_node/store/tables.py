@@ -118,6 +118,22 @@ deliveries = sa.Table(
     Column("confirmed", Float),
 )
 
+commitments = sa.Table(
+    "commitments",
+    metadata,
+    Column("requestor", String(16), primary_key=True),  # calling AE title
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("called", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("wanted", sa.JSON, nullable=False),  # [SOP Class UID, SOP Instance UID] each
+    Column("report", sa.JSON),  # a Failure Reason for each, 0 for none; null until it is found out
+    Column("created", Float, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False, index=True),
+    Column("error", Text, nullable=False, default=""),
+    Column("given_up", Boolean, nullable=False, default=False),
+)
+
 
 def open_engine(url: str) -> sa.Engine:
     """Open the database and make what tables are missing.

@@ -7,6 +7,7 @@ Needs the extra ``fuzz`` (atheris). An input that breaks something is left in th
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Final
 
 import atheris
@@ -22,7 +23,8 @@ _LIMITS: Final = ("-timeout=10", "-rss_limit_mb=1024", f"-max_len={LONGEST_INPUT
 def main() -> None:
     """Run until told to stop."""
     given = sys.argv[1:]
-    seeds = [] if any(not option.startswith("-") and option.startswith("crash") for option in given) else [str(CORPUS)]
+    again = any(Path(argument).is_file() for argument in given)
+    seeds = [] if again else [str(CORPUS)]
     atheris.Setup([sys.argv[0], *_LIMITS, *given, *seeds], read_one)
     atheris.Fuzz()
 
