@@ -62,6 +62,10 @@ _SHARED_PLACES: Final[Mapping[str, tuple[str, str]]] = {
 HEADER_SEQUENCES: Final = (*CODE_SEQUENCES, _SHARED)
 """The sequences that ``routing_tags`` looks into."""
 
+_LONGEST_VALUE = 1 << 14
+_MOST_CODES = 100
+"""What is longer is no tag that a rule can ask for, but would be kept in the instance's row."""
+
 _CODE_KEYWORDS = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 _LATIN_ONLY = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
@@ -95,6 +99,8 @@ def latin_value(vr: str, raw: bytes) -> JSON | None:
     Args:
         vr: AE, AS, CS, DA, DS, DT, IS, TM or UI.
     """
+    if len(raw) > _LONGEST_VALUE:
+        return None
     try:
         return _plain(_parts(vr, raw.decode("ascii")))
     except (ValueError, OverflowError):
@@ -119,7 +125,7 @@ def _value(ds: Dataset, keyword: str) -> JSON | None:
     if tag not in ds:
         return None
     if dictionary_VR(tag) == "SQ":
-        codes = [{k: text(item, k) for k in _CODE_KEYWORDS} for item in _items(ds, keyword)]
+        codes = [{k: text(item, k) for k in _CODE_KEYWORDS} for item in _items(ds, keyword)[:_MOST_CODES]]
         return [c for c in codes if c["CodeValue"]] or None
     try:
         # What has no value is not raw any more: pydicom looks at its VR, which may be none.
@@ -150,6 +156,8 @@ def _items(ds: Dataset, keyword: str) -> list[Dataset]:
 
 def _from_bytes(ds: Dataset, element: RawDataElement, known: str) -> list[Any]:
     raw = element.value or b""
+    if len(raw) > _LONGEST_VALUE:
+        raise ValueError("the value is too long")
     # An explicit UN is what a relay wrote that did not know the element.
     vr = known if element.VR in (None, "UN") else element.VR
     if vr in _BINARY:

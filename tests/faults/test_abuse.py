@@ -1,6 +1,6 @@
 """Peers that mean harm. Whatever they do, the process stays, its memory is bounded, and the next good sender is served.
 
-A good association is served within a second. Where the machine is shared, one of a few tries must be.
+A good association is served within a second. Where the machine is shared, one is within a minute of tries.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.listening import READERS, wait_for
 
 MOST_MB = 200.0
 SERVED_WITHIN = 1.0
-TRIES = 8
+PATIENCE = 60.0
 MR = str(MRImageStorage)
 PLAIN = (1, MR, str(ExplicitVRLittleEndian))
 DEFLATED = (1, MR, str(DeflatedExplicitVRLittleEndian))
@@ -68,18 +68,17 @@ def _goes_on(node: Receiver) -> Iterator[None]:
 
 
 def serves(node: Receiver, source: str = "") -> None:
-    assert node.process.poll() is None
-    seconds = []
-    for _ in range(TRIES):
+    seconds: list[float] = []
+    deadline = time.monotonic() + PATIENCE
+    while not seconds or seconds[-1] >= SERVED_WITHIN:
+        assert node.process.poll() is None
+        assert time.monotonic() < deadline, f"good associations took {seconds} s"
         began = time.monotonic()
-        with BytesPeer("127.0.0.1", node.port, source=source) as peer:
+        with BytesPeer("127.0.0.1", node.port, source=source, timeout=PATIENCE) as peer:
             peer.associate([PLAIN])
             assert peer.store(1, MR, "1.2.840.99.77", GOOD) == (0, "")
             peer.release()
         seconds.append(time.monotonic() - began)
-        if seconds[-1] < SERVED_WITHIN:
-            return
-    raise AssertionError(f"a good association took {seconds} s")
 
 
 def send(node: Receiver, data: bytes, *contexts: tuple[int, str, str]) -> bytes:
@@ -282,10 +281,17 @@ def test_slow_lorises(node: Receiver) -> None:
                 thread.join()
 
 
-def test_a_thousand_connections_at_once(node: Receiver) -> None:
+@pytest.fixture
+def _many_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2000 if hard == resource.RLIM_INFINITY else min(hard, 2000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("_many_files")
+def test_a_thousand_connections_at_once(node: Receiver) -> None:
     with flood("127.0.0.1", node.port, 1000, source=ATTACKER):
         serves(node)
         assert node.threads() < 150

@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["dicom_node.receive"]):
 
 from tests.fuzz.make_corpus import CORPUS
 
-_LIMITS: Final = ("-timeout=10", "-rss_limit_mb=1024", f"-max_len={LONGEST_INPUT}")
+_LIMITS: Final = ("-timeout=30", "-rss_limit_mb=1024", f"-max_len={LONGEST_INPUT}")
 
 
 def main() -> None:
