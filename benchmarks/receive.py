@@ -1,6 +1,7 @@
 """How fast the node receives, beside DCMTK's storescp, Orthanc and pynetdicom as it comes.
 
     python benchmarks/receive.py [--rounds 5] [--receivers NAME ...] [--json]
+    python benchmarks/receive.py --huge [--json]
 
 All receivers in turn on this machine, in each round on an empty folder; medians of the rounds. One and four DCMTK
 ``storescu`` send 200 MR images of 256 x 256, 200 CT images of 512 x 512 or 4 US clips of 60 MB each. Ends with 1 when a
@@ -26,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from receiving.huge import measure_huge
+from receiving.processes import cpu_seconds, forget_peak, peak_mb
 from receiving.receivers import RECEIVERS, running
 from receiving.studies import SETS, write
 
@@ -101,15 +104,15 @@ def measure(receiver: str, data: Path, out: Path) -> dict[str, dict[str, float]]
             folders = [data / modality / str(n) for n in range(first, first + count)]
             sizes = [file.stat().st_size for folder in folders for file in folder.iterdir()]
             os.sync()  # what was written before is not this case's load
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-            before = _cpu_seconds(pid)
+            forget_peak(pid)
+            before = cpu_seconds(pid)
             seconds = send(port, folders)
             _settle(pid)
             figures[case] = {
                 "per_s": len(sizes) / seconds,
                 "mb_per_s": sum(sizes) / 1e6 / seconds,
-                "cpu_s_per_gb": (_cpu_seconds(pid) - before) / (sum(sizes) / 1e9),
-                "rss_mb": _peak_mb(pid),
+                "cpu_s_per_gb": (cpu_seconds(pid) - before) / (sum(sizes) / 1e9),
+                "rss_mb": peak_mb(pid),
             }
     return figures
 
@@ -151,21 +154,9 @@ def _slowest_echo(port: int, goes_on: Callable[[], bool]) -> float:
 def _settle(pid: int) -> None:
     """Wait until the receiver has done what it does behind its answers."""
     before = -1.0
-    while (now := _cpu_seconds(pid)) != before:
+    while (now := cpu_seconds(pid)) != before:
         before = now
         time.sleep(0.2)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its ended children."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1000
 
 
 def medians(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -191,13 +182,32 @@ def table(figures: Figures) -> str:
     return "\n".join(lines)
 
 
+def huge(*, as_json: bool) -> int:
+    """Receive an object of 2 GB, print, and compare with the memory that it may take."""
+    with tempfile.TemporaryDirectory(prefix="receive-") as folder:
+        figures = measure_huge("node_instance", Path(folder) / "out")
+    if as_json:
+        print(json.dumps(figures, indent=2))
+    missed = False
+    for case, f in figures.items():
+        if not as_json:
+            print(f"2 GB, {case}: {f['mb_per_s']:.0f} MB a second, {f['rss_mb']:.0f} MB of memory")
+        if f["rss_mb"] > MOST_RSS_MB:
+            missed = True
+            print(f"missed: {case}: {f['rss_mb']:.0f} MB, at most {MOST_RSS_MB:g} is wanted", file=sys.stderr)
+    return int(missed)
+
+
 def main() -> int:
     """Run, print, and compare with the figures to reach."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--receivers", nargs="+", choices=RECEIVERS, default=RECEIVERS)
+    parser.add_argument("--huge", action="store_true", help="only an object of 2 GB, with a length and without")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if chosen.huge:
+        return huge(as_json=chosen.json)
     rounds: dict[str, list[Any]] = {receiver: [] for receiver in chosen.receivers}
     manners: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="receive-") as folder:

@@ -19,22 +19,28 @@ from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
 from dicom_node import log
 from dicom_node.errors import ConfigurationError
+from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
+from dicom_node.receive.vouch import Voucher
 from dicom_node.route.rules import Rule, load_rules
 from dicom_node.run.registry import Algorithm, load_registry
 from dicom_node.run.worker import WorkerPool
 from dicom_node.settings import Settings
+from dicom_node.store.commitments import Commitments
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
+from dicom_node.tls import TlsContext
 from dicom_node.workflow import analyse, deliver, housekeeping, study
+from dicom_node.workflow.commitment import CommitmentReporter
+from dicom_node.workflow.pace import POLL_SECONDS, Pace
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
-_POLL_SECONDS = 0.1
+_ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
@@ -63,6 +69,16 @@ def check_storage(settings: Settings) -> str:
     return check_database(settings.url())
 
 
+def check_tls(settings: Settings) -> None:
+    """See that the files of TLS are sound, where it is used.
+
+    Raises:
+        ConfigurationError: says which is not.
+    """
+    if settings.tls.certificate_file is not None:
+        TlsContext(settings.tls, server=True)
+
+
 def open_services(settings: Settings) -> Services:
     """Everything but what runs by itself: enough to look at the node's state, or to ask for a retry."""
     algorithms = load_registry(settings.run.algorithms_dir)
@@ -88,7 +104,10 @@ class Node:
         self.services = open_services(settings)
         largest = settings.receive.largest_object_mb * 1_000_000
         self.intake = Intake(self.services.files, self.services.index, largest)
-        self.listener = Listener(settings.receive, self.intake)
+        requests = Commitments(self.services.engine)
+        self._reporter = CommitmentReporter(settings, requests, Voucher(self.intake, self.services.index))
+        self._commitment = CommitmentScp(requests, self._reporter.wake)
+        self.listener = Listener(settings.receive, self.intake, settings.tls, self._commitment)
         self._started = ExitStack()
 
     def start(self) -> None:
@@ -114,10 +133,14 @@ class Node:
             routed = [s.algorithms[name] for name in sorted({r.algorithm for r in s.rules})]
             threading.Thread(target=s.pool.warm, args=(routed,), daemon=True, name="warm-up").start()
             started.callback(self._start_ticks().shutdown)
+            started.callback(self._reporter.stop)
+            self._reporter.start(self._commitment.tell_here)
             started.callback(self.listener.stop)
             self.listener.start()
             self._started = started.pop_all()
-        _logger.info("node_started", ae_title=s.settings.receive.ae_title, port=self.listener.port, **machine)
+        ports = {"port": self.listener.port, "tls_port": self.listener.tls_port}
+        opened = {name: port for name, port in ports.items() if port}
+        _logger.info("node_started", ae_title=s.settings.receive.ae_title, **opened, **machine)
 
     def stop(self) -> None:
         """Take down a node within a process that goes on; only when nothing is under way."""
@@ -147,6 +170,7 @@ class Node:
         s = self.services
         ticks = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
         ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
+        ticks.add_job(Pace(s).adjust, "interval", seconds=s.settings.complete.sweep_seconds)
         ticks.add_job(housekeeping.bury_dead, "interval", seconds=_BURIAL_SECONDS, args=(s,))
         if s.settings.retention.keep_days:
             ticks.add_job(housekeeping.remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s, self.intake))
@@ -167,14 +191,14 @@ class Node:
         DBOS(config=config)
         logging.getLogger("dbos").handlers.clear()  # its lines go where ours go, in our format
         DBOS.launch()
-        at_once = {"study": 1, "analyse": self.services.pool.size + 1}
+        at_once = {"study": _ROUTED_AT_ONCE, "analyse": self.services.pool.size + 1}
         # One run more than there are workers: it is encoded while the next one is inferred.
         for name, limit in at_once.items():
-            DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=_POLL_SECONDS)
+            DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=POLL_SECONDS)
         DBOS.register_queue(
             QUEUES["deliver"],
             partition_worker_concurrency=_DELIVERIES_AT_ONCE,
-            polling_interval_sec=_POLL_SECONDS,
+            polling_interval_sec=POLL_SECONDS,
         )
 
     def _executor(self) -> str:

@@ -179,12 +179,33 @@ def send(
 
 
 @app.command()
+def status(config: Config = None, as_json: Json = False) -> None:
+    """Say whether the node can take more, and what is waiting. Exit code 1: the disk is below its reserve."""
+    from dicom_node.views import status_view
+
+    found = status_view(services_of(config))
+    disk = found["disk"]
+    if as_json:
+        print_json(found)
+    else:
+        out.print(f"disk: {disk['free_mb']} MB free, {disk['reserve_mb']} MB in reserve")
+        for what in ("studies", "runs"):
+            counts = ", ".join(f"{n} {state}" for state, n in sorted(found[what].items()))
+            out.print(f"{what}: {counts or 'none'}")
+        for c in found["commitments"]:
+            error = f": {c['error']}" if c["error"] else ""
+            out.print(f"storage commitment for {c['requestor']} since {c['since']}, {c['state']}{error}")
+    if disk["state"] == "below_reserve":
+        stop("the disk is below its reserve: new instances get 0xA700 Out of Resources (receive.disk_reserve_mb)")
+
+
+@app.command()
 def studies(config: Config = None, as_json: Json = False) -> None:
     """List the studies there are, with their state and what was noticed about them."""
-    from dicom_node.views import study_view
+    from dicom_node.views import study_views
 
     s = services_of(config)
-    rows = [study_view(s, row) for row in s.index.studies()]
+    rows = study_views(s)
     if as_json:
         print_json(rows)
         return
@@ -315,7 +336,7 @@ def check(
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Check settings, rules, algorithms and device, and say what would run where."""
-    from dicom_node.app import check_storage, open_rules
+    from dicom_node.app import check_storage, check_tls, open_rules
     from dicom_node.run.registry import load_registry
     from dicom_node.run.worker import Worker
 
@@ -325,6 +346,7 @@ def config_check(config: Config = None) -> None:
         found = load_registry(settings.run.algorithms_dir)
         rules = open_rules(settings, found)
         database = check_storage(settings)
+        check_tls(settings)
         with progress.status("asking torch for its devices, and loading the algorithms ..."):
             worker.start()
             for name in sorted({r.algorithm for r in rules}):
@@ -336,12 +358,19 @@ def config_check(config: Config = None) -> None:
     finally:
         worker.stop()
     machine = worker.machine
-    listen = f"{settings.receive.ae_title}@{settings.receive.host}:{settings.receive.port}"
+    receive = settings.receive
+    ports = [str(receive.port)] if receive.port is not None else []
+    if receive.tls_port is not None:
+        ports.append(f"{receive.tls_port} (TLS)")
+    listen = f"{receive.ae_title}@{receive.host}:{' and '.join(ports)}"
     out.print(f"listens as {listen}; data in {settings.data_dir}; database {database}")
+    hosts = ", ".join(("this machine", *receive.calling_hosts))
+    out.print(f"takes from {hosts}, AE titles {', '.join(receive.calling_ae_titles) or 'any'}")
     for r in rules:
         out.print(f"rule {r.name!r}: {r.algorithm} {found[r.algorithm].manifest.version} -> {', '.join(r.deliver_to)}")
     for d in settings.destinations:
-        out.print(f"destination {d.name}: {d.ae_title}@{d.host}:{d.port}, confirmed by {d.confirm}")
+        by_tls = ", TLS" if d.tls else ""
+        out.print(f"destination {d.name}: {d.ae_title}@{d.host}:{d.port}{by_tls}, confirmed by {d.confirm}")
     if machine["device"] == "cpu":
         out.print(f"device: CPU ({machine['threads']} threads). There is no GPU: models run, but slower.")
     else:

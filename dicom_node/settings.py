@@ -5,14 +5,15 @@ Secrets never stand in the file: they come from the environment or from a file t
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from dicom_node.errors import ConfigurationError
@@ -20,8 +21,53 @@ from dicom_node.errors import ConfigurationError
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~][ -\[\]-~]*$")]
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as e:
+        raise ValueError("accepted: an IP address such as 10.0.0.7, or a network such as 10.0.0.0/24") from e
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TlsSettings(_Section):
+    """Who the node is to its peers in DICOM TLS, and whom it believes; for what comes in and what goes out.
+
+    The files are PEM. They are read again at the next connection after they changed.
+    """
+
+    certificate_file: Path | None = None
+    """The node's certificate, followed by those between it and its authority."""
+    private_key_file: Path | None = None
+    """The certificate's key."""
+    private_key_password_env: str | None = None
+    """Environment variable that holds the key's password."""
+    authorities_file: Path | None = None
+    """Certificates of the authorities that peers' certificates must come from."""
+
+
+class Peer(_Section):
+    """Where an application entity listens."""
+
+    ae_title: AETitle
+    host: str
+    port: int = Field(ge=1, le=65535)
+    tls: bool = False
+    """Reach it by DICOM TLS, with the identity that ``tls`` says."""
+    tls_check_host: bool = True
+    """Its certificate must name ``host``. False where devices' certificates name none."""
+    _identity: TlsSettings = PrivateAttr(default_factory=TlsSettings)
+
+    @property
+    def identity(self) -> TlsSettings:
+        """The node's own: the settings' section ``tls``."""
+        return self._identity
 
 
 class ReceiveSettings(_Section):
@@ -30,8 +76,12 @@ class ReceiveSettings(_Section):
     ae_title: AETitle = "DICOMNODE"
     host: str = "127.0.0.1"
     """Address to listen on. Loopback until opened on purpose."""
-    port: int = Field(11112, ge=0, le=65535)
-    """0 lets the system choose; the chosen port is logged."""
+    port: int | None = Field(11112, ge=0, le=65535)
+    """Without TLS. 0 lets the system choose; the chosen port is logged. None: TLS only."""
+    tls_port: int | None = Field(None, ge=0, le=65535)
+    """With TLS, by certificates of both sides. None: no TLS. 2762 is the registered one."""
+    calling_hosts: tuple[Network, ...] = ()
+    """Addresses and networks that may connect, beside this machine. Empty: none."""
     calling_ae_titles: tuple[AETitle, ...] = ()
     """Peers that may send. Empty: any, which is accepted on loopback only."""
     require_called_ae_title: bool = False
@@ -40,8 +90,14 @@ class ReceiveSettings(_Section):
     maximum_associations_per_peer: int = Field(25, ge=1, le=1000)
     """From one address: one peer gone mad must not keep out all others."""
     maximum_pdu_bytes: int = Field(131072, ge=4096)
+    artim_seconds: float = Field(30, gt=0)
+    """A connection that has not come to its association request by then is closed (PS3.8 section 9.1.5)."""
     idle_seconds: float = Field(60, gt=0)
-    """An association without a message for so long is aborted."""
+    """An association without a message, and a message without a byte, for so long is aborted."""
+    message_seconds: float = Field(600, gt=0)
+    """A message that is not whole by then is aborted, however it trickles."""
+    peers: tuple[Peer, ...] = ()
+    """Where those listen who ask for storage commitment, if no destination has their AE title."""
     disk_reserve_mb: int = Field(500, ge=0)
     """Below so much free disk new instances get 0xA700 Out of Resources."""
     durability: Literal["instance", "association", "none"] = "instance"
@@ -83,13 +139,10 @@ class ResultSettings(_Section):
     institution_name: str = ""
 
 
-class Destination(_Section):
+class Destination(Peer):
     """One place that results go to."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    ae_title: AETitle
-    host: str
-    port: int = Field(ge=1, le=65535)
     calling_ae_title: AETitle | None = None
     """None: the node's own AE title."""
     confirm: Literal["none", "find", "qido"] = "none"
@@ -131,6 +184,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """auto: console on a terminal, JSON lines otherwise."""
     receive: ReceiveSettings = ReceiveSettings()
+    tls: TlsSettings = TlsSettings()
     complete: CompleteSettings = CompleteSettings()
     run: RunSettings = RunSettings()
     results: ResultSettings = ResultSettings()
@@ -148,6 +202,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides what the file says."""
         return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _give_identity(self) -> Self:
+        for peer in (*self.destinations, *self.receive.peers):
+            peer._identity = self.tls
+        return self
 
     def url(self) -> str:
         """The database's URL."""
@@ -251,8 +311,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> Iterable[str]:
     """The keys that the section of an unknown key has."""
     section: type[BaseModel] = Settings
     for part in loc[:-1]:
-        if part == "destinations":
-            section = Destination
+        if part in ("destinations", "peers"):
+            section = Destination if part == "destinations" else Peer
         elif isinstance(part, str):
             section = type(section.model_fields[part].default)
     return section.model_fields
@@ -265,6 +325,9 @@ def _check_border(where: str, settings: Settings) -> None:
             f"{where}: receive.calling_ae_titles: list the AE titles that may send, "
             f"because receive.host {receive.host} is reachable from other machines"
         )
+    if receive.port is None and receive.tls_port is None:
+        raise ConfigurationError(f"{where}: receive.port: set it or receive.tls_port: the node must listen somewhere")
+    _check_tls(where, settings)
     names = [d.name for d in settings.destinations]
     for name in names:
         if names.count(name) > 1:
@@ -276,3 +339,17 @@ def _check_border(where: str, settings: Settings) -> None:
             variable = getattr(d, key)
             if variable and variable not in os.environ:
                 raise ConfigurationError(f"{where}: destinations.{d.name}.{key}: {variable} is not set")
+
+
+def _check_tls(where: str, settings: Settings) -> None:
+    """See that who uses TLS has said with which files."""
+    users = [f"destinations.{d.name}.tls" for d in settings.destinations if d.tls]
+    users += [f"receive.peers.{n}.tls" for n, p in enumerate(settings.receive.peers) if p.tls]
+    if settings.receive.tls_port is not None:
+        users.append("receive.tls_port")
+    for key in ("certificate_file", "private_key_file", "authorities_file"):
+        if users and getattr(settings.tls, key) is None:
+            raise ConfigurationError(f"{where}: tls.{key}: name a PEM file, because {users[0]} is set")
+    variable = settings.tls.private_key_password_env
+    if variable and variable not in os.environ:
+        raise ConfigurationError(f"{where}: tls.private_key_password_env: {variable} is not set")

@@ -6,24 +6,54 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dicom_node.model.states import DeliveryState
-from dicom_node.store.index import StudyRow
+from dicom_node.store.commitments import Commitments
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services
 
 
-def study_view(s: Services, row: StudyRow) -> dict[str, Any]:
-    """One study, with why each series was wanted or not."""
+def status_view(s: Services) -> dict[str, Any]:
+    """Whether the node can take more, and how much there is of what."""
+    free, reserve = s.files.free_bytes(), s.files.reserve_bytes
+    waiting = Commitments(s.engine).open()
     return {
-        "StudyInstanceUID": row.study_uid,
-        "state": str(row.state),
-        "revision": row.revision,
-        "instances": s.index.count(row.study_uid),
-        "first_arrival": moment(row.first_arrival),
-        "last_arrival": moment(row.last_arrival),
-        "reason": row.reason,
-        "notes": s.index.notes(row.study_uid),
-        "routes": [dict(r) for r in s.runs.routes(row.study_uid)],
+        "disk": {
+            "free_mb": free // 1_000_000,
+            "reserve_mb": reserve // 1_000_000,
+            "state": "below_reserve" if free < reserve else "sufficient",
+        },
+        "studies": s.index.states(),
+        "runs": s.runs.states(),
+        "commitments": [
+            {
+                "requestor": row["requestor"],
+                "TransactionUID": row["transaction_uid"],
+                "since": moment(row["created"]),
+                "attempts": row["attempts"],
+                "state": "given_up" if row["given_up"] else "waiting",
+                "error": row["error"],
+            }
+            for row in waiting
+        ],
     }
+
+
+def study_views(s: Services) -> list[dict[str, Any]]:
+    """All studies, the latest first, with why each series was wanted or not."""
+    instances, notes, routes = s.index.counts(), s.index.all_notes(), s.runs.all_routes()
+    return [
+        {
+            "StudyInstanceUID": row.study_uid,
+            "state": str(row.state),
+            "revision": row.revision,
+            "instances": instances.get(row.study_uid, 0),
+            "first_arrival": moment(row.first_arrival),
+            "last_arrival": moment(row.last_arrival),
+            "reason": row.reason,
+            "notes": notes.get(row.study_uid, []),
+            "routes": routes.get(row.study_uid, []),
+        }
+        for row in s.index.studies()
+    ]
 
 
 def run_view(s: Services, run: RunRow) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _empty(folder: Path) -> None:
 
 def start(receiver: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a receiver on a folder; returns when it listens, with its port."""
-    port = _free_port()
+    port = free_port()
     # Both programs of DCMTK keep Nagle's algorithm on unless told otherwise.
     environment = {**os.environ, "TCP_NODELAY": "1"}
     log = folder.with_suffix(".log")
@@ -95,7 +95,8 @@ def _command(receiver: str, folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "receiving.receivers", receiver, str(folder), str(port)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
-from pydicom.uid import CTImageStorage, MRImageStorage, UltrasoundMultiFrameImageStorage
+from pydicom.uid import UID, CTImageStorage, MRImageStorage, UltrasoundMultiFrameImageStorage
+from pynetdicom.dsutils import encode
 
 from dicom_node.testing.series import PLANES, file_meta, phantom_uid, plane_affine, slice_datasets
 
@@ -61,3 +65,63 @@ def _add_private(ds: Dataset) -> None:
 
 def _save(ds: Dataset, path: Path) -> None:
     ds.save_as(path, enforce_file_format=True)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An instance as it goes over the network, in Explicit VR Little Endian."""
+
+    sop_class: str
+    sop_instance: str
+    dataset: bytes
+
+
+_NUMBER = "00000000"
+_ROOT = "1.2.826.0.1.3680043.8.498.7001.1"
+_HEAD_HEADER = {
+    "Manufacturer": "BENCHMARK",
+    "BodyPartExamined": "BRAIN",
+    "MRAcquisitionType": "3D",
+    "ScanningSequence": ["GR", "IR"],
+    "SequenceVariant": ["SK", "SP", "MP"],
+    "EchoTime": "2.98",
+    "RepetitionTime": "2300",
+    "InversionTime": "900",
+    "FlipAngle": "9",
+    "MagneticFieldStrength": "3",
+    "PatientName": f"BACKLOG^{_NUMBER}",
+    "PatientID": _NUMBER,
+    "StudyDescription": "MR HEAD",
+}
+
+
+def head_study(number: int) -> list[Encoded]:
+    """A study of eight images, 16 x 16: a T1 volume of six and a localizer of two."""
+    old, new = f".1{_NUMBER}", f".1{number:08d}"
+    return [
+        Encoded(
+            e.sop_class,
+            e.sop_instance.replace(old, new),
+            e.dataset.replace(old.encode(), new.encode()).replace(_NUMBER.encode(), f"{number:08d}".encode()),
+        )
+        for e in _head_study()
+    ]
+
+
+@lru_cache(maxsize=1)
+def _head_study() -> Sequence[Encoded]:
+    made = []
+    affine = plane_affine(PLANES["sagittal"], (1.2, 1, 1), (-80, -120, 120))
+    for series, (description, count) in enumerate((("t1_mprage_sag", 6), ("localizer", 2)), start=1):
+        uids = {
+            "StudyInstanceUID": f"{_ROOT}.1{_NUMBER}",
+            "SeriesInstanceUID": f"{_ROOT}.1{_NUMBER}.{series}",
+            "FrameOfReferenceUID": f"{_ROOT}.1{_NUMBER}.9",
+        }
+        header = {**_HEAD_HEADER, **uids, "SeriesDescription": description, "SeriesNumber": series}
+        pixels = np.random.default_rng(series).integers(1, 4096, (count, 16, 16), np.uint16)
+        for n, ds in enumerate(slice_datasets(pixels, affine, key="backlog", header=header), start=1):
+            ds.SOPInstanceUID = UID(f"{_ROOT}.1{_NUMBER}.{series}.{n}")
+            _add_private(ds)
+            made.append(Encoded(str(MRImageStorage), ds.SOPInstanceUID, encode(ds, False, True) or b""))
+    return made

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pynetdicom import AE, evt
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import PresentationContext, build_context, build_role
 
 from dicom_node.deliver.outcomes import none_accepted, rejection
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import ConfigurationError, DeliveryError
 from dicom_node.settings import Destination
+from dicom_node.tls import TlsContext, tls_failure
 
 MAXIMUM_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
@@ -22,6 +24,19 @@ MAXIMUM_CONTEXTS = 128
 def peer_name(destination: Destination) -> str:
     """How messages name a destination: ``name (AET@host:port)``."""
     return f"{destination.name} ({destination.ae_title}@{destination.host}:{destination.port})"
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Remembers why it did not connect: pynetdicom only says that it did not."""
+
+    failure: OSError | None = None
+
+    def connect(self, address: Any) -> None:
+        try:
+            super().connect(address)
+        except OSError as e:
+            self.failure = e
+            raise
 
 
 class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
@@ -39,18 +54,44 @@ class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
         self.connection = wrapped.socket
         return wrapped
 
+    def tls(self, destination: Destination) -> tuple[Any, str]:
+        """What pynetdicom wants for TLS: what wraps the socket, and the name to ask for."""
+        tls = TlsContext(destination.identity, server=False, check_host=destination.tls_check_host)
+        self._context = tls.get()
+        self._context.sslsocket_class = _TlsSocket
+        return self, destination.host
+
+    def wrap_socket(self, plain: socket.socket, **how: Any) -> ssl.SSLSocket:
+        """What pynetdicom asks of a TLS context."""
+        secured = self._context.wrap_socket(plain, **how)
+        self.connection = secured
+        return secured
+
+    @property
+    def handshake_failure(self) -> str:
+        """Why the TLS handshake failed; empty if it did not, or was not come to."""
+        failure = getattr(self.connection, "failure", None)
+        return tls_failure(failure) if isinstance(failure, ssl.SSLError | ConnectionResetError) else ""
+
     def close(self) -> None:
         if self.connection is not None:
             self.connection.close()
 
 
 @contextlib.contextmanager
-def associate(destination: Destination, calling_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+def associate(
+    destination: Destination,
+    calling_ae_title: str,
+    contexts: Sequence[tuple[str, str]],
+    *,
+    as_scp: Sequence[str] = (),
+) -> Iterator[Any]:
     """An established pynetdicom Association; released at the end, aborted when the block raises.
 
     Args:
         contexts: (abstract syntax UID, transfer syntax UID) pairs, at most 128; each is proposed by itself,
             so that the peer accepts or refuses exactly that pair.
+        as_scp: abstract syntaxes of which we are the SCP, though we request the association (PS3.7 section D.3.3.4).
 
     Raises:
         DeliveryError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
@@ -58,14 +99,14 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
     """
     ae = _Entity(ae_title=destination.calling_ae_title or calling_ae_title)
     try:
-        association = _request(ae, destination, contexts)
+        association = _request(ae, destination, contexts, as_scp)
         with _ended(association):
             yield association
     finally:
         ae.close()
 
 
-def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str, str]]) -> Any:
+def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str, str]], as_scp: Sequence[str]) -> Any:
     peer, timeout = peer_name(destination), destination.timeout_seconds
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout
     # Every wait is bounded by these three; a fourth clock would only hide which of them ran out.
@@ -87,13 +128,23 @@ def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str
             destination.port,
             contexts=_proposed(contexts),
             ae_title=destination.ae_title,
+            ext_neg=[build_role(uid, scp_role=True) for uid in as_scp],
+            tls_args=ae.tls(destination) if destination.tls else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
         )
     except socket.gaierror as e:
         raise DeliveryError(f"{peer}: the host name cannot be resolved: {e.strerror}") from e
+    except ConfigurationError as e:
+        raise DeliveryError(f"{peer}: {e}") from e
     if not association.is_established:
+        if ae.handshake_failure:
+            raise DeliveryError(f"{peer}: TLS failed: {ae.handshake_failure}")
         late = time.monotonic() - started >= timeout
-        raise _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
+        error = _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
+        if destination.tls and opened and not association.is_rejected and error.retryable:
+            # With TLS 1.3 a server says no to a certificate only when the client believes that all is well.
+            raise DeliveryError(f"{error}; does it accept the certificate of tls.certificate_file?")
+        raise error
     return association
 
 

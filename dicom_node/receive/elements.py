@@ -7,10 +7,7 @@ is made on the bytes alone (PS3.5 section 7).
 from __future__ import annotations
 
 import struct
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,27 +15,28 @@ from typing import Any, NamedTuple
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.errors import InvalidInstance
+from dicom_node.receive.inflate import InflatedView, inflate
 from dicom_node.store.files import FileView
 
-Data = bytes | memoryview | FileView
-"""An encoded dataset, in memory or on disk."""
+Data = bytes | memoryview | FileView | InflatedView
+"""An encoded dataset: in memory, on disk, or deflated in one of them."""
 
 GE_PRIVATE_IMPLICIT = "1.2.840.113619.5.2"
 """GE's implicit VR little endian with big endian pixels, which its old archives send."""
 
 _DEFLATED = frozenset({DeflatedExplicitVRLittleEndian, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 _IMPLICIT = frozenset({ImplicitVRLittleEndian, GE_PRIVATE_IMPLICIT})
-_LONGEST_INFLATED = 1 << 31
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _DEEPEST = 100
+_MOST_ELEMENTS = 5_000_000
+"""An enhanced object of ten thousand frames has less than a million; this many take some seconds to look through."""
 _SHORT_VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 _SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in _SHORT_VRS)
 _LONG_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in _LONG_VRS)
-_LONGEST_IN_MEMORY = 1 << 24
-_INFLATE_AT_ONCE = 1 << 20
+_LOOKED_AT_AT_ONCE = 1 << 20
 _NOTHING = tuple(bytes(n) for n in range(1, 5))
 
 
@@ -58,46 +56,15 @@ class Element(NamedTuple):
     stop: int
 
 
-@contextmanager
-def inflated(dataset: Data, transfer_syntax: str) -> Iterator[Data]:
+def inflated(dataset: Data, transfer_syntax: str) -> Data:
     """The dataset as elements: unchanged, but for the deflated transfer syntaxes (PS3.5 section A.5).
-
-    What is large when inflated goes to a temporary file.
 
     Raises:
         InvalidInstance: the deflated bytes are damaged, cut short, or larger than 2 GiB.
     """
-    if transfer_syntax not in _DEFLATED:
-        yield dataset
-        return
-    with tempfile.SpooledTemporaryFile(_LONGEST_IN_MEMORY) as file:
-        size = 0
-        for piece in _inflate(dataset):
-            size += len(piece)
-            if size > _LONGEST_INFLATED:
-                raise InvalidInstance("the deflated dataset is larger than 2 GiB")
-            file.write(piece)
-        if size > _LONGEST_IN_MEMORY:
-            file.flush()
-            yield FileView(file.fileno(), 0, size)
-        else:
-            file.seek(0)
-            yield file.read()
-
-
-def _inflate(dataset: Data) -> Iterator[bytes]:
-    inflator = zlib.decompressobj(-zlib.MAX_WBITS)
-    at = 0
-    try:
-        while not inflator.eof:
-            # What is not yet inflated comes before what is not yet read.
-            piece = inflator.unconsumed_tail or dataset[at : at + _INFLATE_AT_ONCE]
-            at += 0 if inflator.unconsumed_tail else len(piece)
-            if not piece:
-                raise InvalidInstance("the deflated dataset is cut short")
-            yield inflator.decompress(piece, _INFLATE_AT_ONCE)
-    except zlib.error as e:
-        raise InvalidInstance("the deflated dataset is damaged") from e
+    if transfer_syntax not in _DEFLATED or isinstance(dataset, InflatedView):
+        return dataset
+    return inflate(dataset)
 
 
 def encoding_of(data: Data, transfer_syntax: str) -> Encoding:
@@ -121,7 +88,7 @@ def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
         wanted: only elements with these tags; None: all.
 
     Raises:
-        InvalidInstance: the dataset ends in the middle of an element, or is no sequence of elements.
+        InvalidInstance: the dataset ends in the middle of an element, is no sequence of elements, or one of millions.
     """
     walker = _Walker(data, encoding)
     # Most elements are little endian, with a length and a usual value representation: these are taken at a glance.
@@ -131,6 +98,7 @@ def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
     at, end = 0, len(data)
     while at < end:
         stop = 0
+        walker.count()
         if glance is not None and end - at >= 12:
             swap, vr, length, long = glance(data, at)
             if implicit:
@@ -144,8 +112,11 @@ def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
             if swapped is None or swap in swapped:
                 yield Element((swap & 0xFFFF) << 16 | swap >> 16, at, stop)
         else:
-            if bytes(data[at : at + 4]) in _NOTHING and _is_zero(data, at):
-                return
+            if bytes(data[at : at + 4]) in _NOTHING:
+                if _is_zero(data, at):
+                    return
+                # Were it taken for elements of no length, each of them would be looked behind again.
+                raise InvalidInstance("the dataset holds zero bytes that are no element")
             tag, stop = walker.element(at, implicit, 0)
             if wanted is None or tag in wanted:
                 yield Element(tag, at, stop)
@@ -159,13 +130,17 @@ def _swapped(tags: frozenset[int]) -> frozenset[int]:
 
 
 def _is_zero(data: Data, at: int) -> bool:
-    return not any(any(data[start : start + _INFLATE_AT_ONCE]) for start in range(at, len(data), _INFLATE_AT_ONCE))
+    for start in range(at, len(data), _LOOKED_AT_AT_ONCE):
+        piece = bytes(data[start : start + _LOOKED_AT_AT_ONCE])
+        if piece.count(0) != len(piece):
+            return False
+    return True
 
 
 def _reader(data: Data, form: str) -> Callable[[Any, int], tuple[Any, ...]]:
     """Unpack numbers at a place of the data."""
     packed = struct.Struct(form)
-    if isinstance(data, FileView):
+    if not isinstance(data, bytes | memoryview):
         return lambda file, at: packed.unpack(file[at : at + packed.size])
     return packed.unpack_from
 
@@ -177,6 +152,13 @@ class _Walker:
         self._tag = _reader(data, order + "HH")
         self._u16 = _reader(data, order + "H")
         self._u32 = _reader(data, order + "I")
+        self._left = _MOST_ELEMENTS
+
+    def count(self) -> None:
+        """Count an element, or a fragment."""
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidInstance(f"the dataset has more than {_MOST_ELEMENTS} elements")
 
     def element(self, at: int, implicit: bool, depth: int) -> tuple[int, int]:
         """Tag and end of the element at ``at``."""
@@ -200,6 +182,7 @@ class _Walker:
         if depth > _DEEPEST:
             raise InvalidInstance(f"sequences are nested more than {_DEEPEST} deep")
         while True:
+            self.count()
             tag, length = self._read_tag(at, owner), self._u32_at(at + 4, owner)
             at += 8
             if tag == _SEQUENCE_END:
@@ -212,6 +195,7 @@ class _Walker:
                 raise InvalidInstance(f"{_name(owner)} has a fragment without a length")
             else:
                 while self._read_tag(at, owner) != _ITEM_END:
+                    self.count()
                     at = self.element(at, implicit, depth + 1)[1]
                 at += 8
 

@@ -6,17 +6,16 @@ C-STORE request as nearly all senders write it is taken here: its dataset goes f
 buffer to its file, and the answer is packed by hand. Whatever else comes is handed back, unread, and goes the way
 of all messages.
 
-It leans on these parts of pynetdicom, whose presence a test checks: the reactor thread of ``dul`` asks
-``AssociationSocket.ready`` once a turn and then reads a PDU with ``AssociationSocket.recv``; it processes what it
-finds in ``event_queue`` (PS3.8 section 9.2: Evt17 transport closed, Evt19 invalid PDU); the association's own
-thread polls unless ``_reactor_checkpoint`` is cleared.
+It leans on these parts of pynetdicom, whose presence a test checks, beside those of ``limited_socket.py``: the
+reactor thread of ``dul`` processes what it finds in ``event_queue`` (PS3.8 section 9.2: Evt17 transport closed,
+Evt19 invalid PDU); the association's own thread polls unless ``_reactor_checkpoint`` is cleared.
 """
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -24,6 +23,7 @@ from typing import Any, Final, Protocol
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.limited_socket import LimitedSocket, Limits
 
 _P_DATA: Final = b"\x04"
 _COMMAND_AND_LAST: Final = 0x03
@@ -37,6 +37,10 @@ _LONGEST_COMMAND: Final = 4096
 _LONGEST_ANSWER: Final = 512
 _LINGER_MILLISECONDS: Final = 50
 """So long the next message is waited for before pynetdicom has its turn, which sleeps between two looks."""
+
+_IDLE_SECONDS: Final = 1.0
+_REST_MILLISECONDS: Final = 10
+"""So much later does an idle association hear of what the node itself sends or ends."""
 
 _ESTABLISHED: Final = "Sta6"
 _TRANSPORT_CLOSED: Final = "Evt17"
@@ -120,35 +124,34 @@ def _even(text: str, padding: bytes) -> bytes:
     return raw + padding * (len(raw) % 2)
 
 
-class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not read by mypy
-    """An accepted connection that serves C-STORE requests itself.
+class FastSocket(LimitedSocket):
+    """An accepted connection that serves C-STORE requests itself, with or without TLS.
 
     Args:
         plain: the connection as pynetdicom made it; it must not be used any more.
         storage: where requests go.
-        idle_seconds: a peer that is silent for so long in the middle of a message is given up.
     """
 
-    def __init__(self, plain: AssociationSocket, storage: Storage, idle_seconds: float) -> None:
-        # The state is taken over: making it anew would announce the connection a second time.
-        self.__dict__.update(plain.__dict__)
+    def __init__(self, plain: AssociationSocket, limits: Limits, storage: Storage) -> None:
+        super().__init__(plain, limits)
         self._storage = storage
         self._unread = b""
         self._buffer = memoryview(b"")
-        limit = struct.pack("@ll", int(idle_seconds), int(idle_seconds % 1 * 1e6))
-        # The kernel keeps the time: Python's own would cost a system call more for each read.
-        self.socket.settimeout(None)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._poll = select.poll()
-        self._poll.register(self.socket, select.POLLIN)
+        # A TLS connection gives a record at a time and knows no flags.
+        self._flags = 0 if self._tls else socket.MSG_WAITALL
+        self._last_came = time.monotonic()
 
     @property
     def ready(self) -> bool:
         """Whether pynetdicom has something to read; what need not concern it is served before this returns."""
         if self._unread:
             return True
-        there: bool = super().ready
+        there = super().ready
+        now = time.monotonic()
+        if there:
+            self._last_came = now
+        elif now - self._last_came > _IDLE_SECONDS and self._may_serve():
+            there = self._rest()
         return self._serve() if there and self._may_serve() else there
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -176,6 +179,22 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         assoc = self._assoc
         return bool(assoc.dul.to_provider_queue.queue) or assoc._sent_abort or assoc._kill
 
+    def _comes_more(self) -> bool:
+        """Whether the next message comes soon. What OpenSSL has read already, poll does not see."""
+        return bool((self._tls and self.socket.pending()) or self._poll.poll(_LINGER_MILLISECONDS))
+
+    def _rest(self) -> bool:
+        """Wait for moments where nothing came for long; returns whether something has come.
+
+        Two threads of pynetdicom would look a thousand times a second: fifty idle associations would take most of a
+        core.
+        """
+        self._assoc._reactor_checkpoint.clear()
+        try:
+            return bool(self._poll.poll(_REST_MILLISECONDS))
+        finally:
+            self._assoc._reactor_checkpoint.set()
+
     def _serve(self) -> bool:
         """Take requests as long as they come; returns whether there is something for pynetdicom to read."""
         assoc = self._assoc
@@ -184,7 +203,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         try:
             while self._take():
                 assoc.dul._idle_timer.restart()
-                if self._is_wanted() or not self._poll.poll(_LINGER_MILLISECONDS):
+                if self._is_wanted() or not self._comes_more():
                     return False
             return True
         except OSError:
@@ -197,6 +216,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
 
     def _take(self) -> bool:
         """Take one request and answer it; False if what comes is for pynetdicom."""
+        self.begin_message(self._limits.message_seconds)
         head = self._read_head()
         if head[:1] != _P_DATA:
             self._unread = head
@@ -234,6 +254,7 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         filled = 0
         control = 0
         while control != _LAST:
+            self.check_time()
             head = self._read_head()
             if head[:1] != _P_DATA:
                 # An abort, most likely.
@@ -283,11 +304,13 @@ class FastSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is not 
         """Read so many bytes.
 
         Raises:
-            OSError: the connection is lost, or silent for too long.
+            OSError: the connection is lost, silent for too long, or too slow.
         """
         left = len(view)
         while left:
-            count = self.socket.recv_into(view[-left:], left, socket.MSG_WAITALL)
+            count = self.socket.recv_into(view[-left:], left, self._flags)
             if not count:
                 raise ConnectionError("the peer closed the connection")
             left -= count
+            if left:
+                self.check_time()

@@ -9,7 +9,7 @@ from pathlib import Path
 from dicom_node import log
 from dicom_node.errors import InvalidInstance
 from dicom_node.model.instance import Instance
-from dicom_node.receive.header import make_instance, read_file_head
+from dicom_node.receive.part10 import read_part10
 
 _DIRECTORY = "DICOMDIR"
 _NAMED = 20
@@ -42,19 +42,7 @@ def instance_of(path: Path) -> Instance:
         InvalidInstance: not DICOM, truncated, a UID is missing or is none, or the file cannot be read.
     """
     try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise InvalidInstance(f"{path}: cannot be read: {e.strerror}") from e
-    try:
-        head = read_file_head(data)
-        return make_instance(
-            data[head.dataset_at :],
-            TransferSyntaxUID=head.TransferSyntaxUID,
-            path=str(path),
-            size=len(data),
-            source=head.SourceApplicationEntityTitle,
-            called=head.ReceivingApplicationEntityTitle,
-        )
+        return read_part10(path, str(path))
     except InvalidInstance as e:
         raise InvalidInstance(f"{path}: {e}") from e
 

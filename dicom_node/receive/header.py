@@ -11,7 +11,6 @@ from io import BytesIO
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
@@ -23,6 +22,7 @@ from dicom_node.receive.tags import (
     JSON,
     PIXEL_KEYWORDS,
     TAG_KEYWORDS,
+    UNREADABLE,
     items,
     latin_value,
     routing_tags,
@@ -37,6 +37,9 @@ _IMPLEMENTATION_CLASS_UID = "2.25.190146791043182537562806132570465986051"
 _IMPLEMENTATION_VERSION_NAME = "DICOM_NODE"
 _PREAMBLE = bytes(128) + b"DICM"
 _LONGEST_HEADER_VALUE = 1 << 20
+_LONGEST_HEADER = 1 << 23
+"""Of what is read together: an element may come again and again."""
+_LONGEST_UID_ELEMENT = 128
 
 # Plain numbers: pydicom's tags compare slowly.
 _WANTED = frozenset(
@@ -138,19 +141,26 @@ def make_instance(
 
 def _read(dataset: Data, transfer_syntax: str) -> tuple[_Common, dict[str, JSON]]:
     """What the header says: in common with its series, and of its own."""
-    same, pixels, varying = [], [], {}
-    with inflated(dataset, transfer_syntax) as data:
-        encoding = encoding_of(data, transfer_syntax)
-        for tag, start, stop in outline(data, encoding, _LOOKED_FOR):
-            if tag in _PIXELS:
+    same: list[bytes] = []
+    pixels: list[int] = []
+    varying: dict[str, JSON | None] = {}
+    size = 0
+    data = inflated(dataset, transfer_syntax)
+    encoding = encoding_of(data, transfer_syntax)
+    for tag, start, stop in outline(data, encoding, _LOOKED_FOR):
+        if tag in _PIXELS:
+            if tag not in pixels:
                 pixels.append(tag)
-            elif stop - start <= _LONGEST_HEADER_VALUE:
-                raw = bytes(data[start:stop])
-                keyword, vr = _VARYING.get(tag, ("", ""))
-                if keyword and (encoding.implicit or raw[4:6] == vr.encode()):
-                    varying[keyword] = latin_value(vr, raw[8:])
-                else:
-                    same.append(raw)
+        elif stop - start <= _LONGEST_HEADER_VALUE:
+            size += stop - start
+            if size > _LONGEST_HEADER:
+                raise InvalidInstance(f"its header is larger than {_LONGEST_HEADER >> 20} MiB")
+            raw = bytes(data[start:stop])
+            keyword, vr = _VARYING.get(tag, ("", ""))
+            if keyword and (encoding.implicit or raw[4:6] == vr.encode()):
+                varying[keyword] = latin_value(vr, raw[8:])
+            else:
+                same.append(raw)
     joined = b"".join(same)
     read = _common_cached if len(joined) <= _LONGEST_CACHED else _read_common
     common = read(joined, tuple(pixels), encoding.implicit, encoding.little)
@@ -160,16 +170,7 @@ def _read(dataset: Data, transfer_syntax: str) -> tuple[_Common, dict[str, JSON]
 def _read_common(elements: bytes, pixels: tuple[int, ...], implicit: bool, little: bool) -> _Common:
     try:
         ds = read_dataset(BytesIO(elements), implicit, little)
-    except (
-        InvalidDicomError,
-        EOFError,
-        ValueError,
-        LookupError,
-        NotImplementedError,
-        OverflowError,
-        RecursionError,
-        struct.error,
-    ) as e:
+    except UNREADABLE as e:
         raise InvalidInstance("the dataset cannot be read") from e
     for tag in pixels:
         ds.add_new(tag, "OW", None)
@@ -191,13 +192,13 @@ def _fingerprint(dataset: Data) -> str:
 def study_of(dataset: Data, transfer_syntax: str) -> str:
     """The Study Instance UID of a dataset that may be damaged behind it; empty where it cannot be read."""
     try:
-        with inflated(dataset, transfer_syntax) as data:
-            encoding = encoding_of(data, transfer_syntax)
-            for element in outline(data, encoding, frozenset((_STUDY,))):
-                raw = bytes(data[element.start : element.stop])
-                uid = text(read_dataset(BytesIO(raw), encoding.implicit, encoding.little), "StudyInstanceUID")
-                return uid if valid_uid(uid) else ""
-    except InvalidInstance:
+        data = inflated(dataset, transfer_syntax)
+        encoding = encoding_of(data, transfer_syntax)
+        for element in outline(data, encoding, frozenset((_STUDY,))):
+            raw = bytes(data[element.start : min(element.stop, element.start + _LONGEST_UID_ELEMENT)])
+            uid = text(read_dataset(BytesIO(raw), encoding.implicit, encoding.little), "StudyInstanceUID")
+            return uid if valid_uid(uid) else ""
+    except (InvalidInstance, *UNREADABLE):
         return ""  # the damage lies before it
     return ""
 

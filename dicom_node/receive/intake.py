@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -12,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.model.instance import Instance
 from dicom_node.receive.arrival import Arrival
-from dicom_node.receive.header import make_instance, read_file_head
+from dicom_node.receive.header import read_file_head
+from dicom_node.receive.part10 import read_part10
 from dicom_node.store.files import FileStore, Incoming, place
 from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.index import Index
@@ -21,6 +23,7 @@ from dicom_node.store.rows import RowWriter
 _LOCKS = 1024
 _COMPARED_AT_ONCE = 1 << 20
 _LONGEST_HEAD = 4096
+_INDEXED_AT_ONCE = 200
 
 
 class Intake:
@@ -99,7 +102,7 @@ class Intake:
             known = self.rows.known(instance.SOPInstanceUID)
             there = known.digest is not None and self.files.path(instance.path).exists()
             same = there and self._is_same(instance, last, file)
-            if known.digest not in (None, instance.digest) or (there and not same and self._is_sound(instance)):
+            if known.digest not in (None, instance.digest) or (there and not same and self.is_sound(instance)):
                 again = f"SOP Instance UID {instance.SOPInstanceUID} came again with other content"
                 self._note(instance.StudyInstanceUID, f"{again}: refused, the first is kept")
                 raise InstanceConflict(f"{instance.SOPInstanceUID} is already stored with other content")
@@ -128,16 +131,25 @@ class Intake:
                     return False
         return next(stored, None) is None
 
-    def _is_sound(self, instance: Instance) -> bool:
-        """Whether the stored file is what the index knows it as, and not damaged."""
+    def is_sound(self, instance: Instance, *, from_disk: bool = False) -> bool:
+        """Whether the stored file is what the index knows it as, and not damaged.
+
+        Args:
+            from_disk: what the system remembers of it is set aside first, as far as it is synced.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         made = Fingerprint()
-        for piece in self._stored(instance):
+        for piece in self._stored(instance, from_disk):
             made.update(piece)
         return made.hexdigest() == instance.digest
 
-    def _stored(self, instance: Instance) -> Iterator[bytes]:
+    def _stored(self, instance: Instance, from_disk: bool = False) -> Iterator[bytes]:
         """The dataset in the instance's file, piece by piece."""
         with self.files.path(instance.path).open("rb") as stored:
+            if from_disk:
+                os.posix_fadvise(stored.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             try:
                 stored.seek(read_file_head(stored.read(_LONGEST_HEAD)).dataset_at)
             except InvalidInstance:
@@ -155,23 +167,47 @@ class Intake:
             What could not be healed, a sentence each.
         """
         self.files.clear_incoming()
-        missing = self._index.paths()
-        problems = []
+        problems: list[str] = []
+        batch: list[str] = []
+        # Both sides come sorted, so neither is ever in memory as a whole.
+        rows = self._index.paths()
+        row = next(rows, None)
         for path in self.files.walk():
-            if path in missing:
-                missing.discard(path)
+            while row is not None and row < path:
+                problems.append(self._lost(row))
+                row = next(rows, None)
+            if row == path:
+                row = next(rows, None)
                 continue
+            batch.append(path)
+            if len(batch) == _INDEXED_AT_ONCE:
+                problems += self._index_files(batch)
+                batch.clear()
+        problems += self._index_files(batch)
+        if row is not None:
+            problems += [self._lost(path) for path in (row, *rows)]
+        return problems
+
+    def _index_files(self, paths: Sequence[str]) -> list[str]:
+        """Make the rows of files in one transaction; returns what could not be indexed, a sentence each."""
+        problems = []
+        found = []
+        for path in paths:
             try:
-                self._index.add(self._read(path))
+                found.append((self._read(path), self._index.clock()))
             except ReceiveError as e:
                 problems.append(f"{path} is not in the index and cannot be: {e}")
-        for path in sorted(missing):
-            problem = f"{path} is in the index but not on disk"
-            problems.append(problem)
-            study_uid = PurePosixPath(path).parts[2]
-            if problem not in self._index.notes(study_uid):
-                self._index.note(study_uid, problem)
+        for instance in self._index.add_many(found) if found else ():
+            problems.append(f"{instance.path} is not in the index and cannot be: its UID is there with other content")
         return problems
+
+    def _lost(self, path: str) -> str:
+        """Note on its study that a file is gone; returns the note."""
+        problem = f"{path} is in the index but not on disk"
+        study_uid = PurePosixPath(path).parts[2]
+        if problem not in self._index.notes(study_uid):
+            self._index.note(study_uid, problem)
+        return problem
 
     def discard(self, instances: Sequence[Instance]) -> None:
         """Remove the files of instances that the index has forgotten; one that came again meanwhile keeps its file."""
@@ -197,16 +233,7 @@ class Intake:
             raise OutOfResources("the index could not be written") from e
 
     def _read(self, path: str) -> Instance:
-        data = self.files.path(path).read_bytes()
-        head = read_file_head(data)
-        instance = make_instance(
-            data[head.dataset_at :],
-            TransferSyntaxUID=head.TransferSyntaxUID,
-            path=path,
-            size=len(data),
-            source=head.SourceApplicationEntityTitle,
-            called=head.ReceivingApplicationEntityTitle,
-        )
+        instance = read_part10(self.files.path(path), path)
         if place(instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID) != path:
             raise InvalidInstance("its UIDs are not those of its path")
         return dataclasses.replace(instance, own=instance.own or self._index.is_result(instance.SOPInstanceUID))

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
@@ -26,6 +27,21 @@ TAG_KEYWORDS: Final = (*ROUTING_KEYWORDS, "FrameOfReferenceUID")
 """What ``routing_tags`` keeps, beside ``HasPixelData``."""
 
 PIXEL_KEYWORDS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+UNREADABLE: Final = (
+    InvalidDicomError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+"""What pydicom raises where a dataset in memory is none."""
 
 _SHARED = "SharedFunctionalGroupsSequence"
 _SHARED_PLACES: Final[Mapping[str, tuple[str, str]]] = {
@@ -45,6 +61,10 @@ _SHARED_PLACES: Final[Mapping[str, tuple[str, str]]] = {
 
 HEADER_SEQUENCES: Final = (*CODE_SEQUENCES, _SHARED)
 """The sequences that ``routing_tags`` looks into."""
+
+_LONGEST_VALUE = 1 << 14
+_MOST_CODES = 100
+"""What is longer is no tag that a rule can ask for, but would be kept in the instance's row."""
 
 _CODE_KEYWORDS = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
@@ -79,6 +99,8 @@ def latin_value(vr: str, raw: bytes) -> JSON | None:
     Args:
         vr: AE, AS, CS, DA, DS, DT, IS, TM or UI.
     """
+    if len(raw) > _LONGEST_VALUE:
+        return None
     try:
         return _plain(_parts(vr, raw.decode("ascii")))
     except (ValueError, OverflowError):
@@ -103,15 +125,16 @@ def _value(ds: Dataset, keyword: str) -> JSON | None:
     if tag not in ds:
         return None
     if dictionary_VR(tag) == "SQ":
-        codes = [{k: text(item, k) for k in _CODE_KEYWORDS} for item in _items(ds, keyword)]
+        codes = [{k: text(item, k) for k in _CODE_KEYWORDS} for item in _items(ds, keyword)[:_MOST_CODES]]
         return [c for c in codes if c["CodeValue"]] or None
-    element: Any = ds.get_item(tag)
     try:
+        # What has no value is not raw any more: pydicom looks at its VR, which may be none.
+        element: Any = ds.get_item(tag)
         if isinstance(element, RawDataElement):
             values = _from_bytes(ds, element, dictionary_VR(tag))
         else:
             values = _from_value(element.value, element.VR)
-    except (ValueError, OverflowError, LookupError, struct.error):
+    except UNREADABLE:
         return None
     return _plain(values)
 
@@ -127,12 +150,14 @@ def _items(ds: Dataset, keyword: str) -> list[Dataset]:
         return []
     try:
         return list(ds[keyword].value or ())
-    except (ValueError, EOFError, LookupError, TypeError, AttributeError, NotImplementedError, struct.error):
+    except UNREADABLE:
         return []
 
 
 def _from_bytes(ds: Dataset, element: RawDataElement, known: str) -> list[Any]:
     raw = element.value or b""
+    if len(raw) > _LONGEST_VALUE:
+        raise ValueError("the value is too long")
     # An explicit UN is what a relay wrote that did not know the element.
     vr = known if element.VR in (None, "UN") else element.VR
     if vr in _BINARY:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from dicom_node import log
 from dicom_node.errors import InvalidInstance, OutOfResources
 from dicom_node.model.instance import valid_uid
 from dicom_node.store.folder_sync import FolderSync, sync_path
@@ -22,6 +24,8 @@ Durability = Literal["instance", "association", "none"]
 
 _WINDOW = 1 << 16
 _numbers = itertools.count()
+
+_logger = log.get("store")
 
 
 def place(study_uid: str, series_uid: str, sop_uid: str) -> str:
@@ -56,6 +60,7 @@ class FileStore:
         self.folder = folder
         self.reserve_bytes = reserve_bytes
         self.durability = durability
+        self._below_reserve = False
         self._folders = threading.Lock()
         self._group = FolderSync()
         for name in (INSTANCES, INCOMING):
@@ -92,6 +97,11 @@ class FileStore:
         except OSError as e:
             raise _failed(e) from e
 
+    def free_bytes(self) -> int:
+        """What the disk has left for us."""
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize
+
     def path(self, relative: str) -> Path:
         """The file of a path that ``Incoming.keep`` or ``walk`` gave."""
         return self.folder / relative
@@ -112,8 +122,8 @@ class FileStore:
                         break
 
     def walk(self) -> Iterator[str]:
-        """The relative paths of all instances, sorted within each folder."""
-        yield from self._walk(self.folder / INSTANCES)
+        """The relative paths of all instances, sorted as text."""
+        yield from self._walk(str(self.folder / INSTANCES), len(str(self.folder)) + 1)
 
     def clear_incoming(self) -> None:
         """Remove what a killed process left half-written, and make safe what it renamed but did not sync.
@@ -124,12 +134,15 @@ class FileStore:
             leftover.unlink()
         os.sync()
 
-    def _walk(self, folder: Path) -> Iterator[str]:
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(Path(entry.path))
-            elif entry.name.endswith(".dcm"):
-                yield Path(entry.path).relative_to(self.folder).as_posix()
+    def _walk(self, folder: str, below: int) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            # A folder with its slash, or 1.2.3/... would come before 1.2/..., which is the lesser text.
+            found = sorted(e.path + "/" * e.is_dir(follow_symlinks=False) for e in entries)
+        for path in found:
+            if path.endswith("/"):
+                yield from self._walk(path[:-1], below)
+            elif path.endswith(".dcm"):
+                yield path[below:]
 
     def _settle(self, aside: str, relative: str) -> None:
         """Rename a file to its place, and sync its folder where each instance is to be durable.
@@ -150,9 +163,17 @@ class FileStore:
     def _keep_reserve(self) -> None:
         if not self.reserve_bytes:
             return
-        disk = os.statvfs(self.folder)
-        free = disk.f_bavail * disk.f_frsize
-        if free < self.reserve_bytes:
+        free = self.free_bytes()
+        below = free < self.reserve_bytes
+        if below != self._below_reserve:
+            self._below_reserve = below
+            _logger.log(
+                logging.ERROR if below else logging.INFO,
+                "disk_below_reserve" if below else "disk_above_reserve",
+                free_mb=free // 1_000_000,
+                reserve_mb=self.reserve_bytes // 1_000_000,
+            )
+        if below:
             raise OutOfResources(f"the disk has {free // 1_000_000} MB free, which is below the reserve")
 
     def _rename(self, aside: str, final: str, parent: str) -> None:

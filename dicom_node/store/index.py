@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.errors import InstanceConflict, OutOfResources
 from dicom_node.model.instance import Instance, Series
-from dicom_node.model.states import STUDY_MOVES, StudyState, move
+from dicom_node.model.states import RUN_ENDED, STUDY_MOVES, RunState, StudyState, move
 from dicom_node.store import tables as t
 
 Clock = Callable[[], float]
+
+_ROWS_AT_ONCE = 1000
+_UNDER_WAY = (StudyState.RECEIVING, StudyState.COMPLETE)
+_OPEN_RUNS = tuple(state for state in RunState if state not in RUN_ENDED)
 
 
 @dataclass(frozen=True)
@@ -182,10 +186,35 @@ class Index:
         with self.engine.connect() as c:
             return int(c.scalar(query) or 0)
 
-    def paths(self) -> set[str]:
-        """Every file the index knows of, relative to the store's folder."""
+    def states(self) -> dict[str, int]:
+        """How many studies are in each state that there is one in."""
+        state = t.studies.c.state
         with self.engine.connect() as c:
-            return set(c.scalars(sa.select(t.instances.c.path)))
+            return {row[0]: row[1] for row in c.execute(sa.select(state, sa.func.count()).group_by(state))}
+
+    def counts(self) -> dict[str, int]:
+        """How many instances each study has, the node's own results not counted."""
+        uid = t.instances.c.study_uid
+        query = sa.select(uid, sa.func.count()).where(t.instances.c.own.is_(False)).group_by(uid)
+        with self.engine.connect() as c:
+            return {row[0]: row[1] for row in c.execute(query)}
+
+    def all_notes(self) -> dict[str, list[str]]:
+        """What was noted about each study that has notes, oldest first."""
+        query = sa.select(t.problems.c.study_uid, t.problems.c.text).order_by(t.problems.c.id)
+        found: dict[str, list[str]] = {}
+        with self.engine.connect() as c:
+            for uid, note in c.execute(query):
+                found.setdefault(uid, []).append(note)
+        return found
+
+    def paths(self) -> Iterator[str]:
+        """Every file the index knows of, relative to the store's folder, sorted as text."""
+        path = t.instances.c.path
+        order = path.collate("C") if self.engine.dialect.name == "postgresql" else path
+        with self.engine.connect() as c:
+            rows = c.execution_options(yield_per=_ROWS_AT_ONCE).scalars(sa.select(path).order_by(order))
+            yield from rows
 
     def quiet(self, seconds: float) -> list[StudyRow]:
         """Studies that receive, and have had no new instance for so long."""
@@ -193,6 +222,13 @@ class Index:
         query = sa.select(t.studies).where(t.studies.c.state == StudyState.RECEIVING, t.studies.c.last_arrival <= limit)
         with self.engine.connect() as c:
             return [_study(r) for r in c.execute(query)]
+
+    def has_work(self) -> bool:
+        """Whether a study or a run is on its way."""
+        studies = sa.select(t.studies.c.study_uid).where(t.studies.c.state.in_(_UNDER_WAY)).limit(1)
+        runs = sa.select(t.runs.c.run_id).where(t.runs.c.state.in_(_OPEN_RUNS)).limit(1)
+        with self.engine.connect() as c:
+            return any(c.scalar(query) is not None for query in (studies, runs))
 
     def finish(self, c: sa.Connection, study: StudyRow, state: StudyState, reason: str) -> bool:
         """Within the caller's transaction: move the study on if nothing came since ``study`` was read.

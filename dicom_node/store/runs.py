@@ -84,6 +84,12 @@ class Runs:
         with self.engine.connect() as c:
             return [_run(r) for r in c.execute(query)]
 
+    def states(self) -> dict[str, int]:
+        """How many runs are in each state that there is one in."""
+        state = t.runs.c.state
+        with self.engine.connect() as c:
+            return {row[0]: row[1] for row in c.execute(sa.select(state, sa.func.count()).group_by(state))}
+
     def set_state(self, run_id: str, state: RunState, reason: str = "", c: sa.Connection | None = None) -> None:
         """Move the run to ``state``.
 
@@ -217,6 +223,14 @@ class Runs:
         for r in routes:
             values = {"study_uid": study_uid, "revision": revision, **r}
             c.execute(insert(self.engine, t.routes).values(values).on_conflict_do_nothing())
+
+    def all_routes(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Why each series was wanted or not, by study, the latest revision first."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        with self.engine.connect() as c:
+            for r in c.execute(sa.select(t.routes).order_by(t.routes.c.revision.desc())):
+                found.setdefault(r.study_uid, []).append(dict(r._mapping))
+        return found
 
     def routes(self, study_uid: str) -> list[Mapping[str, Any]]:
         """Why each series was wanted or not, the latest revision first."""

@@ -23,6 +23,7 @@ studies = sa.Table(
     Column("first_arrival", Float, nullable=False),  # seconds since the epoch, as all times here
     Column("last_arrival", Float, nullable=False, index=True),
     Column("reason", Text, nullable=False, default=""),
+    sa.Index("ix_studies_state_last_arrival", "state", "last_arrival"),  # the sweep's, some times a second
 )
 
 instances = sa.Table(
@@ -117,6 +118,22 @@ deliveries = sa.Table(
     Column("confirmed", Float),
 )
 
+commitments = sa.Table(
+    "commitments",
+    metadata,
+    Column("requestor", String(16), primary_key=True),  # calling AE title
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("called", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("wanted", sa.JSON, nullable=False),  # [SOP Class UID, SOP Instance UID] each
+    Column("report", sa.JSON),  # a Failure Reason for each, 0 for none; null until it is found out
+    Column("created", Float, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False, index=True),
+    Column("error", Text, nullable=False, default=""),
+    Column("given_up", Boolean, nullable=False, default=False),
+)
+
 
 def open_engine(url: str) -> sa.Engine:
     """Open the database and make what tables are missing.
@@ -159,7 +176,7 @@ def _explained(url: str) -> Iterator[None]:
 def _open(url: str) -> sa.Engine:
     if not url.startswith("sqlite"):
         engine = sa.create_engine(url, pool_pre_ping=True)
-        metadata.create_all(engine)
+        _create(engine)
         return engine
     file = sa.make_url(url).database
     if file:
@@ -173,5 +190,16 @@ def _open(url: str) -> sa.Engine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    metadata.create_all(engine)
+    _create(engine)
     return engine
+
+
+def _create(engine: sa.Engine) -> None:
+    """Make tables that are missing, and indexes that a database of an earlier version lacks."""
+    metadata.create_all(engine)
+    there = sa.inspect(engine)
+    for table in metadata.tables.values():
+        names = {index["name"] for index in there.get_indexes(table.name)}
+        for index in table.indexes:
+            if index.name not in names:
+                index.create(engine)

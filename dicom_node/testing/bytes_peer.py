@@ -11,9 +11,11 @@ Encodings are those of PS3.8 section 9.3 (PDUs) and PS3.7 section 6.3 (command s
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -90,12 +92,15 @@ def c_store_rq(message_id: int, sop_class: str, sop_instance: str, *, with_datas
 class BytesPeer:
     """A TCP connection that reads PDUs and sends whatever bytes it is told.
 
+    Args:
+        source: our own address; of this machine there are many (127.0.0.1, 127.0.0.2, ...).
+
     Raises:
         OSError: on connecting and on every call, as sockets do; a wait ends after ``timeout`` seconds.
     """
 
-    def __init__(self, host: str, port: int, timeout: float = 10) -> None:
-        self.socket = socket.create_connection((host, port), timeout)
+    def __init__(self, host: str, port: int, timeout: float = 10, *, source: str = "") -> None:
+        self.socket = socket.create_connection((host, port), timeout, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> BytesPeer:
@@ -109,6 +114,16 @@ class BytesPeer:
     def send(self, data: bytes) -> None:
         """Send these bytes."""
         self.socket.sendall(data)
+
+    def drip(self, data: bytes, pause: float, until: threading.Event) -> None:
+        """Send byte by byte with pauses of so many seconds, as a slow loris does, until it is stopped or cut off."""
+        for at in range(len(data)):
+            if until.wait(pause):
+                return
+            try:
+                self.send(data[at : at + 1])
+            except OSError:
+                return
 
     def read_pdu(self) -> tuple[int, bytes]:
         """The next PDU's type and payload.
@@ -142,6 +157,14 @@ class BytesPeer:
     def store(self, context: int, sop_class: str, sop_instance: str, dataset: bytes) -> tuple[int, str]:
         """One whole C-STORE; its status and Error Comment."""
         self.send(p_data(context, c_store_rq(1, sop_class, sop_instance), command=True) + p_data(context, dataset))
+        return self.read_status()
+
+    def store_pieces(self, context: int, sop_class: str, sop_instance: str, pieces: Iterable[bytes]) -> tuple[int, str]:
+        """One C-STORE whose dataset is sent as it is made, however large; its status and Error Comment."""
+        self.send(p_data(context, c_store_rq(1, sop_class, sop_instance), command=True))
+        for piece in pieces:
+            self.send(p_data(context, piece, last=False))
+        self.send(p_data(context, b""))
         return self.read_status()
 
     def read_status(self) -> tuple[int, str]:
@@ -182,6 +205,26 @@ class BytesPeer:
                 raise ConnectionError("the peer closed the connection")
             data += more
         return data
+
+
+@contextlib.contextmanager
+def flood(host: str, port: int, count: int, *, source: str = "") -> Iterator[list[socket.socket]]:
+    """So many connections at once, which say nothing; gives their sockets, some of them perhaps refused already.
+
+    Raises:
+        OSError: this process may not open so many files.
+    """
+    with contextlib.ExitStack() as opened:
+        sockets = []
+        for _ in range(count):
+            one = opened.enter_context(socket.socket())
+            one.setblocking(False)
+            if source:
+                one.bind((source, 0))
+            with contextlib.suppress(BlockingIOError):
+                one.connect((host, port))
+            sockets.append(one)
+        yield sockets
 
 
 def _item(kind: int, payload: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -216,3 +217,23 @@ def _item(**values: Any) -> Dataset:
     for keyword, value in values.items():
         setattr(ds, keyword, value)
     return ds
+
+
+def huge_object(header: bytes, frames: int, frame_bytes: int, *, fragments: bool) -> Iterator[bytes]:
+    """A multi-frame object in Explicit VR Little Endian, made piece by piece: it need not fit into memory.
+
+    Args:
+        header: all elements before Pixel Data, encoded.
+        frame_bytes: even, and at most 2^32 - 2 for all frames where there are no fragments.
+        fragments: whether Pixel Data has no length, and a fragment for each frame (PS3.5 section A.4).
+    """
+    frame = bytes(range(256)) * (frame_bytes // 256) + bytes(frame_bytes % 256)
+    length = 0xFFFFFFFF if fragments else frames * frame_bytes
+    vr = b"OB" if fragments else b"OW"
+    yield header + struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, length)
+    if fragments:
+        yield struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+    for _ in range(frames):
+        yield struct.pack("<HHI", 0xFFFE, 0xE000, frame_bytes) + frame if fragments else frame
+    if fragments:
+        yield struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)

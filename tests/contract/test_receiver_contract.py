@@ -14,19 +14,19 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import encode
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.sop_class import Verification
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
 from dicom_node.receive.fast_store import StoreRequest, pack_store_response, parse_store_request
 from dicom_node.testing.bytes_peer import (
     ABORT,
     P_DATA,
-    BytesPeer,
     associate_rq,
     c_echo_rq,
     c_store_rq,
@@ -35,13 +35,13 @@ from dicom_node.testing.bytes_peer import (
     pdv,
 )
 from dicom_node.testing.series import PLANES, plane_affine, slice_datasets
-from tests.listening import READERS, Listening, listening, wait_for
+from tests.listening import READERS, WAYS, Listening, listening, wait_for
 
 MR = (1, str(MRImageStorage), str(ExplicitVRLittleEndian))
 ECHO = (3, str(Verification), str(ExplicitVRLittleEndian))
 
 
-@pytest.fixture(params=READERS)
+@pytest.fixture(params=WAYS)
 def reader(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -99,7 +99,7 @@ def _shapes(ds: Dataset) -> dict[str, bytes]:
 @pytest.mark.parametrize("shape", _shapes(_dataset()))
 def test_every_shape_of_a_request_is_taken(node: Listening, shape: str) -> None:
     ds = _dataset()
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR])
         peer.send(_shapes(ds)[shape])
         assert peer.read_status() == (0, "")
@@ -117,7 +117,7 @@ def test_every_shape_of_a_request_is_taken(node: Listening, shape: str) -> None:
 
 def test_byte_by_byte(node: Listening) -> None:
     ds = _dataset(size=4)
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR])
         for byte in _shapes(ds)["one fragment"]:
             peer.send(bytes([byte]))
@@ -127,7 +127,7 @@ def test_byte_by_byte(node: Listening) -> None:
 def test_all_at_once(node: Listening) -> None:
     """Requests, an echo and the release in one go, which no sender may do without negotiation, but some do."""
     (ds, other) = _dataset(), _dataset(SOPInstanceUID="1.2.3.4")
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR, ECHO])
         shapes = [_shapes(d)["one fragment"] for d in (ds, other)]
         peer.send(b"".join(shapes))
@@ -137,7 +137,7 @@ def test_all_at_once(node: Listening) -> None:
 
 
 def test_echo_and_store_in_turn(node: Listening) -> None:
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR, ECHO])
         for n in range(5):
             peer.send(p_data(3, c_echo_rq(n), command=True))
@@ -158,7 +158,7 @@ def test_the_same_answer_to_the_byte(tmp_path: Path) -> None:
     ]
     answers: dict[str, list[Any]] = {}
     for name in READERS:
-        with listening(tmp_path / name, reader=name) as node, BytesPeer("127.0.0.1", node.port) as peer:
+        with listening(tmp_path / name, reader=name) as node, node.connect() as peer:
             peer.associate([MR])
             for request in requests:
                 peer.send(request)
@@ -193,24 +193,24 @@ def _elements(payload: bytes) -> dict[int, bytes]:
 )
 def test_who_breaks_the_protocol_is_cut_off(node: Listening, reader: str, wrong: tuple[str, bytes]) -> None:
     ds = _dataset()
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR, ECHO])
         assert wait_for(lambda: any(a.is_established for a in node.listener.associations))
         peer.send(p_data(1, _command(ds), command=True) + p_data(1, _bytes(ds)[:100], last=False) + wrong[1])
         # pynetdicom overlooks the first two until the connection ends.
-        if reader == "fast" or ("context" not in wrong[0] and "command" not in wrong[0]):
+        if reader.startswith("fast") or ("context" not in wrong[0] and "command" not in wrong[0]):
             peer.socket.settimeout(5)
             assert peer.read_pdu()[0] == ABORT
     assert wait_for(lambda: not node.listener.associations)
     assert node.instances() == {}
     assert node.is_clean()
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR])
         assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(ds)) == (0, "")
 
 
 def test_an_abort_in_an_instance_ends_the_connection(node: Listening) -> None:
-    with BytesPeer("127.0.0.1", node.port, timeout=5) as peer:
+    with node.connect(timeout=5) as peer:
         peer.associate([MR])
         ds = _dataset()
         peer.send(
@@ -225,7 +225,7 @@ def test_an_abort_in_an_instance_ends_the_connection(node: Listening) -> None:
 def test_data_without_an_item_is_cut_off(tmp_path: Path, before: bytes, wrong: bytes) -> None:
     # pynetdicom's own thread dies of it.
     with listening(tmp_path) as node:
-        with BytesPeer("127.0.0.1", node.port, timeout=5) as peer:
+        with node.connect(timeout=5) as peer:
             peer.associate([MR])
             assert wait_for(lambda: any(a.is_established for a in node.listener.associations))
             peer.send(before + wrong)
@@ -236,7 +236,7 @@ def test_data_without_an_item_is_cut_off(tmp_path: Path, before: bytes, wrong: b
 
 def test_a_class_that_the_context_is_not_for(node: Listening) -> None:
     ds = _dataset()
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR])
         status, comment = peer.store(1, CTImageStorage, ds.SOPInstanceUID, _bytes(ds))
         assert (status, comment) == (0xC000, "command and dataset differ in SOPClassUID")
@@ -248,7 +248,7 @@ def test_large_objects_go_through_a_small_memory(tmp_path: Path) -> None:
     ds.Rows, ds.Columns, ds.NumberOfFrames = 1024, 1024, 20
     ds.PixelData = b""
     head = _bytes(ds)[:-4]
-    with listening(tmp_path) as node, BytesPeer("127.0.0.1", node.port) as peer:
+    with listening(tmp_path) as node, node.connect() as peer:
         peer.associate([MR])
         assert peer.store(1, MRImageStorage, "1.2.3", b"") == (0xC000, "SOPInstanceUID is missing or cannot be read")
         piece = bytes(64 << 10)
@@ -273,7 +273,7 @@ def test_a_large_object_again_and_with_other_content(node: Listening) -> None:
     data = _bytes(ds)
     changed = bytearray(data)
     changed[-1] ^= 1
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR])
         assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, data) == (0, "")
         assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, data) == (0, "")
@@ -287,20 +287,20 @@ def test_a_large_object_again_and_with_other_content(node: Listening) -> None:
 def test_equal_fingerprints_do_not_hide_other_content(node: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicom_node.store.fingerprint.Fingerprint.hexdigest", lambda _: "0" * 64)
     ds, other = _dataset(), _dataset(EchoTime=5)
-    with BytesPeer("127.0.0.1", node.port) as peer:
+    with node.connect() as peer:
         peer.associate([MR])
         assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(ds)) == (0, "")
         assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(other))[0] == 0xC001
 
 
-@pytest.mark.parametrize(("name", "through_pynetdicom"), [("fast", 0), ("stock", 1)])
+@pytest.mark.parametrize(("name", "through_pynetdicom"), [("fast", 0), ("stock", 1), ("fast over TLS", 0)])
 def test_the_setting_chooses_the_reader(
     tmp_path: Path, name: str, through_pynetdicom: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[Any] = []
     monkeypatch.setattr(Association, "_serve_request", _spy(Association._serve_request, lambda *_: taken.append(None)))
     ds = _dataset()
-    with listening(tmp_path, reader=name) as node, BytesPeer("127.0.0.1", node.port) as peer:
+    with listening(tmp_path, reader=name) as node, node.connect() as peer:
         peer.associate([MR])
         # The first request may come before pynetdicom calls the association established, and is then its own.
         assert wait_for(lambda: any(a.is_established for a in node.listener.associations))
@@ -322,7 +322,7 @@ def test_an_echo_is_answered_while_others_send(node: Listening) -> None:
     stop = threading.Event()
 
     def send(worker: int) -> None:
-        with BytesPeer("127.0.0.1", node.port) as peer:
+        with node.connect() as peer:
             peer.associate([MR])
             while not stop.is_set():
                 assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(ds)) == (0, "")
@@ -332,7 +332,7 @@ def test_an_echo_is_answered_while_others_send(node: Listening) -> None:
     for t in threads:
         t.start()
     try:
-        with BytesPeer("127.0.0.1", node.port) as peer:
+        with node.connect() as peer:
             peer.associate([ECHO])
             for n in range(5):
                 peer.send(p_data(3, c_echo_rq(n), command=True))
@@ -348,6 +348,7 @@ def test_an_echo_is_answered_while_others_send(node: Listening) -> None:
     ("part", "names"),
     [
         (AssociationSocket, ("ready", "recv", "event_queue", "close", "_shutdown_socket")),
+        (ThreadedAssociationServer, ("verify_request", "finish_request", "handle_error", "shutdown_request")),
         (DULServiceProvider, ("_is_transport_event", "_read_pdu_data", "run_reactor", "_process_recv_primitive")),
         (DIMSEServiceProvider, ("receive_primitive",)),
         (Association, ("_run_reactor", "_serve_request", "abort", "kill")),
@@ -373,6 +374,9 @@ def test_what_the_fast_reader_relies_on_is_done() -> None:
     assert uses(Association.__init__, "self._accepted_cx", "self._sent_abort", "self._reactor_checkpoint.set()") == []
     assert uses(Association.kill, "self._reactor_checkpoint.set()") == []
     assert uses(DIMSEServiceProvider.__init__, "self.message", "self.msg_queue") == []
+    assert uses(AE.shutdown, "self._servers") == []
+    assert uses(DULServiceProvider.kill_dul, "self._kill_thread = True") == []
+    assert uses(Association.run_reactor, "self.dul.receive_pdu(wait=True", "primitive is None") == []
     assert {("Evt17", "Sta6"), ("Evt19", "Sta6"), ("Evt12", "Sta6")} <= set(TRANSITION_TABLE)
 
 

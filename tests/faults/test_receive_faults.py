@@ -85,7 +85,7 @@ def test_an_association_that_dies_in_an_instance_leaves_nothing(node: Listening,
 
 
 def test_a_stalled_peer_is_aborted_after_the_idle_time(tmp_path: Path, reader: str) -> None:
-    with listening(tmp_path, reader=reader, idle_seconds=0.4) as node:
+    with listening(tmp_path, reader=reader, idle_seconds=0.4, artim_seconds=0.4) as node:
         with _peer(node) as idle, _peer(node) as half, BytesPeer("127.0.0.1", node.port) as silent:
             half.send(p_data(1, b"x" * 100, command=True)[:50])
             for peer in (idle, half, silent):

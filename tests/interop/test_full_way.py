@@ -184,3 +184,26 @@ def test_results_that_the_archive_sends_back_start_nothing(site: Site) -> None:
     assert s.index.studies() == before
     assert [r.run_id for r in s.runs.all()] == [site.run.run_id]
     assert s.index.count(site.run.study_uid) == len(site.run.inputs)
+
+
+def test_orthanc_gets_the_storage_commitment_it_asks_for(site: Site) -> None:
+    """Orthanc asks over an association of its own, and hears the report over one of the node's (PS3.4 Annex J)."""
+    address = {"AET": NODE, "Host": "127.0.0.1", "Port": site.port}
+    url = f"{site.archive.url}/modalities/committer"
+    site.archive.session.put(url, json=address, timeout=10).raise_for_status()
+    (series,) = site.node.services.index.series(site.run.study_uid)
+    held = [{"SOPClassUID": i.SOPClassUID, "SOPInstanceUID": i.SOPInstanceUID} for i in series.instances]
+    absent = {"SOPClassUID": series.instances[0].SOPClassUID, "SOPInstanceUID": "1.2.3"}
+
+    def ask(wanted: list[dict[str, str]]) -> Any:
+        asked = site.archive.session.post(f"{url}/storage-commitment", json={"DicomInstances": wanted}, timeout=10)
+        asked.raise_for_status()
+        report = f"/storage-commitment/{asked.json()['ID']}"
+        until(lambda: site.archive.get(report).json()["Status"] != "Pending")
+        return site.archive.get(report).json()
+
+    for wanted, outcome, missing in ((held, "Success", []), ([*held, absent], "Failure", ["1.2.3"])):
+        said = ask(wanted)
+        assert said["Status"] == outcome
+        assert {i["SOPInstanceUID"] for i in said["Success"]} == {i["SOPInstanceUID"] for i in held}
+        assert [(f["SOPInstanceUID"], f["FailureReason"]) for f in said["Failures"]] == [(m, 0x0112) for m in missing]

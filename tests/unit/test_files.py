@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dicom_node.errors import InvalidInstance, OutOfResources
 from dicom_node.store.files import FileStore, place
@@ -99,6 +100,21 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
             _write(store, STUDY, SERIES, SOP)
     assert list(store.walk()) == []
     assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_the_log_says_once_that_the_disk_is_full_and_once_that_it_is_not(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, reserve_bytes=1 << 62)
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(OutOfResources):
+                store.begin(b"")
+        store.reserve_bytes = 1
+        for _ in range(2):
+            store.begin(b"").discard()
+    assert [(e["event"], e["log_level"]) for e in logs] == [
+        ("disk_below_reserve", "error"),
+        ("disk_above_reserve", "info"),
+    ]
 
 
 def test_below_the_reserve_nothing_is_taken(tmp_path: Path) -> None:

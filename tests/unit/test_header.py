@@ -21,9 +21,9 @@ from pydicom.uid import (
 from pynetdicom.dsutils import encode
 
 from dicom_node.errors import InvalidInstance
-from dicom_node.receive import elements
+from dicom_node.receive import elements, header, inflate
 from dicom_node.receive.elements import Data, inflated
-from dicom_node.receive.header import make_instance
+from dicom_node.receive.header import make_instance, study_of
 from dicom_node.receive.tags import routing_tags
 from dicom_node.store.files import FileView
 from dicom_node.testing.series import PLANES, plane_affine, slice_datasets
@@ -134,22 +134,80 @@ def test_a_view_of_a_file_reads_like_bytes(large: Any) -> None:
     assert len(view) == len(data)
 
 
-def test_what_is_deflated_and_large_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_deflated_and_large_is_inflated_as_it_is_read(monkeypatch: pytest.MonkeyPatch, large: Any) -> None:
     (ds,) = _datasets(1)
-    ds.PixelData = bytes(3 << 20)
+    ds.PixelData = np.random.default_rng(0).integers(0, 2, 5 << 20, np.uint8).tobytes()
     plain = _bytes(ds, ExplicitVRLittleEndian)
     deflator = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = deflator.compress(plain) + deflator.flush()
     syntax = str(DeflatedExplicitVRLittleEndian)
-    with inflated(deflated, syntax) as data:
-        assert data == plain
-    monkeypatch.setattr(elements, "_LONGEST_IN_MEMORY", 1 << 20)
-    with inflated(memoryview(deflated), syntax) as data:
-        assert isinstance(data, FileView)
-        assert data[:] == plain
+    assert inflated(deflated, syntax) == plain
+    monkeypatch.setattr(inflate, "_LONGEST_IN_MEMORY", 1 << 20)
+    for place in (memoryview(deflated), large(deflated)):
+        data = inflated(place, syntax)
+        assert isinstance(data, inflate.InflatedView)
+        assert len(data) == len(plain)
+        chance = np.random.default_rng(2)
+        for start in (0, *chance.integers(0, len(plain), 20), *range(0, len(plain), 1 << 19), 0, len(plain)):
+            stop = start + int(chance.choice([0, 1, 12, 70_000, 1 << 20]))
+            assert data[start:stop] == plain[start:stop]
+        assert len(data._window) <= 4 << 20
     assert make_instance(deflated, TransferSyntaxUID=syntax).tags["Modality"] == "MR"
-    with pytest.raises(InvalidInstance, match="cut short"), inflated(deflated[:-3], syntax):
-        pass
-    monkeypatch.setattr(elements, "_LONGEST_INFLATED", 2 << 20)
-    with pytest.raises(InvalidInstance, match="larger than"), inflated(deflated, syntax):
-        pass
+    with pytest.raises(InvalidInstance, match="cut short"):
+        inflated(deflated[:-3], syntax)
+    monkeypatch.setattr(inflate, "_LONGEST_INFLATED", 2 << 20)
+    with pytest.raises(InvalidInstance, match="larger than"):
+        inflated(deflated, syntax)
+
+
+def test_zeros_that_are_no_padding_are_no_elements() -> None:
+    (ds,) = _datasets(1)
+    plain = _bytes(ds, ExplicitVRLittleEndian)
+    assert make_instance(plain + bytes(1000), TransferSyntaxUID=ExplicitVRLittleEndian)
+    with pytest.raises(InvalidInstance, match="zero bytes"):
+        make_instance(plain + bytes(1000) + b"x", TransferSyntaxUID=ExplicitVRLittleEndian)
+
+
+def test_a_header_that_is_repeated_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    (ds,) = _datasets(1)
+    plain = _bytes(ds, ExplicitVRLittleEndian)
+    monkeypatch.setattr(header, "_LONGEST_HEADER", 4000)
+    name = b"\x10\x00\x10\x00PN\x04\x00Doe "
+    assert make_instance(plain + name * 10, TransferSyntaxUID=ExplicitVRLittleEndian)
+    with pytest.raises(InvalidInstance, match="its header is larger"):
+        make_instance(plain + name * 1000, TransferSyntaxUID=ExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("what", ["elements", "items", "fragments"])
+def test_elements_are_counted(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    (ds,) = _datasets(1)
+    plain = _bytes(ds, ExplicitVRLittleEndian)
+    item = b"\xfe\xff\x00\xe0\0\0\0\0"
+    end = b"\xfe\xff\xdd\xe0\0\0\0\0"
+    many = {
+        "elements": b"\x11\x00\x10\x00LO\0\0" * 200,
+        "items": b"\x11\x00\x10\x00SQ\0\0\xff\xff\xff\xff" + item * 200 + end,
+        "fragments": b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + item * 200 + end,
+    }[what]
+    monkeypatch.setattr(elements, "_MOST_ELEMENTS", 500)
+    assert make_instance(plain + many, TransferSyntaxUID=ExplicitVRLittleEndian)
+    monkeypatch.setattr(elements, "_MOST_ELEMENTS", 150)
+    with pytest.raises(InvalidInstance, match="more than 150 elements"):
+        make_instance(plain + many, TransferSyntaxUID=ExplicitVRLittleEndian)
+
+
+def test_pixel_data_that_comes_again_and_again_is_one() -> None:
+    (ds,) = _datasets(1)
+    plain = _bytes(ds, ExplicitVRLittleEndian)
+    pixels = b"\xe0\x7f\x10\x00OW\0\0\2\0\0\0\1\0"
+    with pytest.MonkeyPatch.context() as m:
+        seen: list[tuple[int, ...]] = []
+        real = header._common_cached
+        m.setattr(header, "_common_cached", lambda e, p, *r: seen.append(p) or real(e, p, *r))
+        assert make_instance(plain + pixels * 50, TransferSyntaxUID=ExplicitVRLittleEndian).tags["HasPixelData"]
+    assert seen == [(0x7FE00010,)]
+
+
+def test_a_study_uid_of_a_megabyte_is_not_read() -> None:
+    huge = b"\x20\x00\x0d\x00UT\0\0" + (1 << 20).to_bytes(4, "little") + b"1" * (1 << 20)
+    assert study_of(huge, str(ExplicitVRLittleEndian)) == ""

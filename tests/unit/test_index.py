@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from dicom_node.errors import InstanceConflict, InvalidInstance
 from dicom_node.model.instance import Instance
@@ -150,10 +151,10 @@ def test_a_study_is_forgotten_unless_an_image_came_meanwhile(index):
     index.clock = lambda: seen.last_arrival + 1
     index.add(instance(2))
     assert not index.remove_study(seen)
-    assert len(index.paths()) == 2
+    assert len(list(index.paths())) == 2
     assert index.remove_study(index.study("1.2.40"))
     assert index.study("1.2.40") is None
-    assert not index.paths()
+    assert not list(index.paths())
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc", "1.2.", "1..2", "1.2/3", "1" * 65, "1.2.3\n"])
@@ -166,3 +167,53 @@ def test_a_commit_is_on_the_disk(index):
     with index.engine.connect() as c:
         assert c.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
         assert c.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_the_sweep_looks_at_nothing_but_what_receives(index):
+    """With ten thousand studies in the table it runs some times a second."""
+    seen = []
+    sa.event.listen(index.engine, "before_cursor_execute", lambda _c, _u, text, given, *_: seen.append((text, given)))
+    index.quiet(10)
+    index.has_work()
+    for text, given in list(seen):
+        with index.engine.connect() as c:
+            plan = " ".join(str(row) for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given))
+        assert "SEARCH" in plan
+        assert "SCAN" not in plan
+    assert "ix_studies_state_last_arrival (state=? AND last_arrival<?)" in str(_plan(index, seen[0]))
+
+
+def _plan(index, statement):
+    with index.engine.connect() as c:
+        return list(c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement[0]}", statement[1]))
+
+
+def test_a_database_of_an_earlier_version_gets_the_new_index(tmp_path):
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    old = open_engine(url)
+    with old.begin() as c:
+        c.exec_driver_sql("DROP INDEX ix_studies_state_last_arrival")
+    old.dispose()
+    names = {i["name"] for i in sa.inspect(open_engine(url)).get_indexes("studies")}
+    assert "ix_studies_state_last_arrival" in names
+
+
+def test_work_is_what_has_not_come_to_its_end(index):
+    assert not index.has_work()
+    index.add(instance(1))
+    assert index.has_work()
+    for state in (StudyState.COMPLETE, StudyState.UNWANTED):
+        assert index.has_work()
+        with index.engine.begin() as c:
+            assert index.finish(c, index.study("1.2.40"), state, "")
+    assert not index.has_work()
+
+
+def test_all_studies_at_once(index):
+    for n in range(3):
+        index.add(instance(n))
+    index.note("1.2.40", "a")
+    index.note("1.2.41", "b")
+    index.note("1.2.40", "c")
+    assert index.counts() == {"1.2.40": 3}
+    assert index.all_notes() == {"1.2.40": ["a", "c"], "1.2.41": ["b"]}

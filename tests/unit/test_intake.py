@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import sqlalchemy as sa
 from pydicom import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -21,8 +22,10 @@ from pynetdicom.dsutils import encode
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources
+from dicom_node.receive import intake as intake_module
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.receive.intake import Intake
+from dicom_node.store import tables
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index, Known
 from dicom_node.store.tables import open_engine
@@ -350,6 +353,53 @@ def test_reconcile_reports_a_file_that_cannot_be_indexed(intake: Intake, tmp_pat
     problems = intake.reconcile()
     assert ["1.2.3.dcm" in p or "1.2.4.dcm" in p for p in problems] == [True, True]
     assert odd.exists()
+
+
+def test_reconcile_goes_through_files_and_rows_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(intake_module, "_INDEXED_AT_ONCE", 3)
+    intake = _intake(tmp_path)
+    # As folders 1.2 comes before 1.2.3, as text 1.2.3/... before 1.2/...
+    kept = [
+        _take(intake, _dataset(StudyInstanceUID=study, SOPInstanceUID=f"{study}.9.{n}"))
+        for study in ("1.2", "1.2.3", "1.20", "1.3")
+        for n in range(4)
+    ]
+    paths = [i.path for i in kept]
+    assert list(intake.files.walk()) == list(intake._index.paths()) == sorted(paths)
+    lost, unknown = sorted(paths)[::3], sorted(paths)[1::3]
+    for path in lost:
+        intake.files.path(path).unlink()
+    with intake._index.engine.begin() as c:
+        c.execute(sa.delete(tables.instances).where(tables.instances.c.path.in_(unknown)))
+    assert intake.reconcile() == [f"{path} is in the index but not on disk" for path in lost]
+    assert list(intake._index.paths()) == sorted(paths)
+    assert sorted(intake._index.instances([i.SOPInstanceUID for i in kept]), key=lambda i: i.path) == sorted(
+        kept, key=lambda i: i.path
+    )
+
+
+def test_reconcile_keeps_the_first_of_one_uid_in_two_studies(intake: Intake, tmp_path: Path) -> None:
+    first = _take(intake, _dataset())
+    other = _intake(tmp_path / "other")
+    second = _take(other, _dataset(StudyInstanceUID="1.2.99"))
+    target = intake.files.path(second.path)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(other.files.path(second.path).read_bytes())
+    (problem,) = intake.reconcile()
+    assert problem.startswith(second.path)
+    assert "other content" in problem
+    assert list(intake._index.paths()) == [first.path]
+
+
+def test_a_large_file_is_indexed_without_being_read_whole(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    i = _take(intake, _dataset())
+    with intake._index.engine.begin() as c:
+        c.execute(sa.delete(tables.instances))
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the file was read whole"))
+    assert intake.reconcile() == []
+    assert intake._index.instances([i.SOPInstanceUID]) == [i]
 
 
 def test_a_folder_is_read_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,6 +140,43 @@ def test_an_unknown_destination_names_the_known(tmp_path: Path) -> None:
         pytest.param(
             {"receive": {"host": "0.0.0.0"}}, "receive.calling_ae_titles", "list the AE titles", id="open to all"
         ),
+        pytest.param(
+            {"receive": {"calling_hosts": ["ct1.example"]}},
+            "receive.calling_hosts.0",
+            "accepted: an IP address such as 10.0.0.7, or a network such as 10.0.0.0/24",
+            id="a host's name",
+        ),
+        pytest.param({"receive": {"port": None}}, "receive.port", "the node must listen somewhere", id="no port"),
+        pytest.param(
+            {"receive": {"tls_port": 2762}},
+            "tls.certificate_file",
+            "because receive.tls_port is set",
+            id="TLS, no files",
+        ),
+        pytest.param(
+            {"destinations": [OWN | {"tls": True}], "tls": {"certificate_file": "a", "private_key_file": "b"}},
+            "tls.authorities_file",
+            "because destinations.pacs.tls is set",
+            id="TLS to a destination, no authorities",
+        ),
+        pytest.param(
+            {"receive": {"peers": [{"ae_title": "CT1", "host": "x", "port": 104, "tls": True}]}},
+            "tls.certificate_file",
+            "because receive.peers.0.tls is set",
+            id="TLS to a peer, no files",
+        ),
+        pytest.param(
+            {"receive": {"peers": [{"ae": "CT1"}]}},
+            "receive.peers.0.ae",
+            "accepted: ae_title, host, port",
+            id="unknown key of a peer",
+        ),
+        pytest.param(
+            {"tls": {"private_key_password_env": "NO_SUCH_SECRET"}},
+            "tls.private_key_password_env",
+            "NO_SUCH_SECRET is not set",
+            id="missing password",
+        ),
         pytest.param({"destinations": [OWN, OWN]}, "destinations", "'pacs' is used twice", id="duplicate destination"),
         pytest.param({"destinations": [{"name": "x"}]}, "destinations.0.ae_title", "required", id="missing key"),
         pytest.param(

@@ -10,7 +10,7 @@ from pydicom.filereader import read_dataset
 from pynetdicom.dsutils import encode
 
 from dicom_node.model.routing import ROUTING_KEYWORDS
-from dicom_node.receive.tags import routing_tags
+from dicom_node.receive.tags import latin_value, routing_tags
 
 
 def _encoded(ds: Dataset, implicit: bool = False, little: bool = True) -> Dataset:
@@ -134,3 +134,24 @@ def test_pixel_data_of_any_kind_is_seen() -> None:
     ds = Dataset()
     ds.add_new("FloatPixelData", "OF", b"\0" * 4)
     assert routing_tags(ds)["HasPixelData"] is True
+
+
+def test_what_is_too_long_for_a_rule_is_left_out() -> None:
+    """It would be kept in each instance's row."""
+    ds = _header()
+    ds.AnatomicRegionSequence = [_item(CodeValue=str(n)) for n in range(300)]
+    data = encode(ds, False, True)
+    assert data is not None
+    for tag, vr, value in (
+        (b"\x08\x00\x3e\x10", b"LO", b"x" * 20_000),
+        (b"\x08\x00\x08\x00", b"CS", b"A\\" * 10_000),
+        (b"\x28\x00\x10\x00", b"US", b"\7\0" * 10_000),
+    ):
+        data += tag + vr + len(value).to_bytes(2, "little") + value
+    tags = routing_tags(read_dataset(BytesIO(data), False, True))
+    assert not {"SeriesDescription", "ImageType", "Rows"} & tags.keys()
+    codes = tags["AnatomicRegionSequence"]
+    assert isinstance(codes, list)
+    assert len(codes) == 100
+    assert latin_value("DS", b"1\\2") == [1.0, 2.0]
+    assert latin_value("DS", b"1\\2" * 10_000) is None

@@ -16,6 +16,7 @@ from dicom_node import __version__, app
 from dicom_node.model.result import ResultObject
 from dicom_node.model.states import DeliveryState, RunState, StudyState
 from dicom_node.receive.folder import instance_of
+from dicom_node.store.commitments import Commitments
 from dicom_node.store.index import Index
 from dicom_node.store.runs import RunRow, Runs
 from dicom_node.store.tables import open_engine
@@ -96,6 +97,27 @@ def test_studies(data: Path) -> None:
     assert (study["state"], study["instances"], study["notes"]) == ("routed", 14, ["an image [came] twice"])
 
 
+def test_status(data: Path) -> None:
+    engine = open_engine(f"sqlite:///{data / 'node.sqlite'}")
+    Commitments(engine).add("CT1", "1.2.3", "NODE", "10.0.0.7", [("1.2", "1.3")])
+    engine.dispose()
+    said = dicom_node("status").stdout
+    assert "MB free, 0 MB in reserve" in said
+    assert "studies: 1 routed" in said
+    assert "runs: 1 delivering, 1 failed, 1 queued" in said
+    assert "storage commitment for CT1 since" in said
+    status = json.loads(dicom_node("status", "--json").stdout)
+    assert status["disk"]["state"] == "sufficient"
+    assert [c["state"] for c in status["commitments"]] == ["waiting"]
+
+
+def test_status_of_a_full_disk(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICOM_NODE__RECEIVE__DISK_RESERVE_MB", str(1 << 50))
+    ended = dicom_node("status", "--json", code=1)
+    assert json.loads(ended.stdout)["disk"]["state"] == "below_reserve"
+    assert "0xA700 Out of Resources (receive.disk_reserve_mb)" in ended.stderr
+
+
 def test_runs_list(data: Path) -> None:
     said = dicom_node("runs", "list").stdout
     assert "1.1: failed, threshold_demo on study" in said
@@ -131,7 +153,9 @@ def test_runs_retry(data: Path) -> None:
     assert (shown["state"], shown["deliveries"][0]["error"]) == ("delivering", "")
 
 
-@pytest.mark.parametrize("command", [["studies"], ["runs", "list"], ["runs", "show", "1"], ["runs", "retry", "1"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["studies"], ["runs", "list"], ["runs", "show", "1"], ["runs", "retry", "1"]]
+)
 def test_where_no_node_has_been(site: Path, command: list[str]) -> None:
     assert "start one with `dicom-node serve`, or give --config" in dicom_node(*command, code=2).stderr
     assert not (site / "data").exists()
@@ -204,7 +228,7 @@ def test_config_check_names_file_key_and_what_is_accepted(site: Path, inline: No
     configure(site, receive={"port": "many"})
     assert "receive.port:" in dicom_node("config", "check", code=2).stderr
     configure(site, destinations=[{"name": "a", "ae_title": "A", "host": "h", "port": 1, "proof": 1}])
-    assert "accepted: name, ae_title, host" in dicom_node("config", "check", code=2).stderr
+    assert "accepted: ae_title, host, port, tls" in dicom_node("config", "check", code=2).stderr
 
 
 def test_config_check_of_routes(site: Path, inline: None) -> None:
