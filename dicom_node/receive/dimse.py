@@ -35,7 +35,7 @@ from dicom_node.receive.elements import GE_PRIVATE_IMPLICIT
 from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket, StoreRequest
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.limited_socket import LimitedSocket, Limits
-from dicom_node.receive.server import Hosts, Server, certificate_subject, drop
+from dicom_node.receive.server import Hosts, Server, certificate_subject, drop, on_connection_closed
 from dicom_node.settings import ReceiveSettings, TlsSettings
 from dicom_node.tls import TlsContext
 
@@ -109,6 +109,7 @@ class Listener:
         )
         self._tallies: weakref.WeakKeyDictionary[Any, _Tally] = weakref.WeakKeyDictionary()
         self._servers: list[Server] = []
+        self._stopping = False
         self._ae = AE(ae_title=settings.ae_title)
         self._ae.require_called_aet = settings.require_called_ae_title
         self._ae.require_calling_aet = list(settings.calling_ae_titles)
@@ -141,6 +142,7 @@ class Listener:
             ConfigurationError: the address or a port cannot be had, or a file of TLS is not sound.
         """
         settings = self._settings
+        self._stopping = False
         tls = None if settings.tls_port is None else TlsContext(self._tls, server=True)
         # pynetdicom logs what peers send, names and all, below this level.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -148,6 +150,7 @@ class Listener:
         sys.setswitchinterval(_SWITCH_SECONDS)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_CONN_CLOSE, on_connection_closed),
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_SOP_COMMON, _on_common_negotiation),
             (evt.EVT_REJECTED, self._on_rejected),
@@ -197,9 +200,11 @@ class Listener:
         """Stop listening, abort associations and wait for the instances that are being written."""
         if not self._servers:
             return
-        associations = self.associations
+        # From here on none begins: one that is not in the list below has not got so far.
+        self._stopping = True
         for server in self._servers:
             server.shutdown()
+        associations = self.associations
         self._servers.clear()
         for association in associations:
             if association.is_established:
@@ -226,6 +231,9 @@ class Listener:
             dul.socket = LimitedSocket(dul.socket, self._limits)
 
     def _on_requested(self, event: Any) -> None:
+        if self._stopping:
+            drop(event.assoc)
+            return
         open_ones = [tally.address for tally in list(self._tallies.values()) if not tally.ended]
         if open_ones.count(event.assoc.requestor.address) >= self._settings.maximum_associations_per_peer:
             reason, limit = "its host has too many associations", "receive.maximum_associations_per_peer"

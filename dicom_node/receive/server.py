@@ -1,7 +1,8 @@
 """Who may connect, and how: hosts that are listed, with TLS where it is asked for.
 
 What it leans on of pynetdicom, a test checks: ``AssociationServer`` is a ``socketserver`` server whose
-``finish_request`` makes the association, and ``AE._servers`` are those that ``AE.shutdown`` stops.
+``finish_request`` makes the association, ``AE._servers`` are those that ``AE.shutdown`` stops, and an association's
+thread waits at ``dul.to_user_queue`` for a request, and takes None for its absence.
 """
 
 from __future__ import annotations
@@ -144,6 +145,12 @@ class Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom is 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """A connection failed before there was an association: it ends, and the others go on."""
         _logger.warning("connection_failed", address=str(client_address[0]), port=self.port)
+
+
+def on_connection_closed(event: Any) -> None:
+    """End what waits for the request of a connection that is gone: it would be counted for the ARTIM time."""
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
 
 
 def drop(association: Any) -> None:
