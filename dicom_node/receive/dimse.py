@@ -11,51 +11,28 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pynetdicom.sop_class
 from pydicom import Dataset
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID
 from pynetdicom import AE, evt
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.pdu import A_RELEASE_RQ
-from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import _STORAGE_CLASSES, StorageCommitmentPushModel, Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from dicom_node import log
 from dicom_node.errors import ConfigurationError, InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.commitment import CommitmentScp
-from dicom_node.receive.elements import GE_PRIVATE_IMPLICIT
 from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket, StoreRequest
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.limited_socket import LimitedSocket, Limits
-from dicom_node.receive.server import Hosts, Server, certificate_subject, drop, let_go
+from dicom_node.receive.negotiation import UNCOMPRESSED, on_common_negotiation, support_storage
+from dicom_node.receive.server import Hosts, Server, certificate_subject, drop, on_connection_closed
 from dicom_node.settings import ReceiveSettings, TlsSettings
 from dicom_node.tls import TlsContext
 
 SUCCESS: Final = 0x0000
 CANNOT_UNDERSTAND: Final = 0xC000
 
-_UNCOMPRESSED = (
-    str(ExplicitVRLittleEndian),
-    str(ImplicitVRLittleEndian),
-    str(ExplicitVRBigEndian),
-    str(DeflatedExplicitVRLittleEndian),
-)
-TRANSFER_SYNTAXES: Final = (
-    # Of several in one context the first here is taken: a sender must not be asked to compress what it has whole.
-    *_UNCOMPRESSED,
-    *(uid for uid in ALL_TRANSFER_SYNTAXES if uid not in _UNCOMPRESSED),
-    GE_PRIVATE_IMPLICIT,
-)
-_STORAGE_SERVICE = "1.2.840.10008.4.2"
-_STORAGE_UIDS = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
 _LONGEST_COMMENT = 64
 _STOP_SECONDS = 10.0
 _SWITCH_SECONDS = 0.001
@@ -111,6 +88,7 @@ class Listener:
         )
         self._tallies: weakref.WeakKeyDictionary[Any, _Tally] = weakref.WeakKeyDictionary()
         self._servers: list[Server] = []
+        self._stopping = False
         self._ae = AE(ae_title=settings.ae_title)
         self._ae.require_called_aet = settings.require_called_ae_title
         self._ae.require_calling_aet = list(settings.calling_ae_titles)
@@ -143,6 +121,7 @@ class Listener:
             ConfigurationError: the address or a port cannot be had, or a file of TLS is not sound.
         """
         settings = self._settings
+        self._stopping = False
         tls = None if settings.tls_port is None else TlsContext(self._tls, server=True)
         # pynetdicom logs what peers send, names and all, below this level.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -150,9 +129,9 @@ class Listener:
         sys.setswitchinterval(_SWITCH_SECONDS)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
-            (evt.EVT_CONN_CLOSE, let_go),
+            (evt.EVT_CONN_CLOSE, on_connection_closed),
             (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_SOP_COMMON, _on_common_negotiation),
+            (evt.EVT_SOP_COMMON, on_common_negotiation),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_C_STORE, self._on_store),
@@ -178,7 +157,7 @@ class Listener:
                 (self._settings.host, port),
                 # The storage contexts are added for each association, from what it proposes: pynetdicom copies this
                 # list deeply at every connection.
-                [build_context(service, list(_UNCOMPRESSED[:3])) for service in self._services()],
+                [build_context(service, list(UNCOMPRESSED[:3])) for service in self._services()],
                 handlers,
                 hosts=Hosts(self._settings.calling_hosts),
                 most=self._settings.maximum_associations,
@@ -200,9 +179,11 @@ class Listener:
         """Stop listening, abort associations and wait for the instances that are being written."""
         if not self._servers:
             return
-        associations = self.associations
+        # From here on none begins: one that is not in the list below has not got so far.
+        self._stopping = True
         for server in self._servers:
             server.shutdown()
+        associations = self.associations
         self._servers.clear()
         for association in associations:
             if association.is_established:
@@ -229,13 +210,16 @@ class Listener:
             dul.socket = LimitedSocket(dul.socket, self._limits)
 
     def _on_requested(self, event: Any) -> None:
+        if self._stopping:
+            drop(event.assoc)
+            return
         open_ones = [tally.address for tally in list(self._tallies.values()) if not tally.ended]
         if open_ones.count(event.assoc.requestor.address) >= self._settings.maximum_associations_per_peer:
             reason, limit = "its host has too many associations", "receive.maximum_associations_per_peer"
         elif len(open_ones) >= self._settings.maximum_associations:
             reason, limit = "there are too many associations", "receive.maximum_associations"
         else:
-            _support_storage(event)
+            support_storage(event)
             return
         # Rejected for now: local limit exceeded (PS3.8 section 9.3.4).
         event.assoc.acse.send_reject(0x02, 0x03, 0x02)
@@ -399,47 +383,6 @@ def _refusal(tally: _Tally, request: StoreRequest, status: int, reason: str) -> 
         reason.removeprefix(f"{request.SOPInstanceUID} ").replace("\\", "/").encode("ascii", "replace").decode("ascii")
     )
     return status, comment[:_LONGEST_COMMENT]
-
-
-def _support_storage(event: Any) -> None:
-    """Support what this association proposes, as far as it is storage."""
-    acceptor = event.assoc.acceptor
-    supported = {str(c.abstract_syntax): c for c in acceptor.supported_contexts}
-    wanted: dict[str, set[str]] = {}
-    for proposed in event.assoc.requestor.primitive.presentation_context_definition_list:
-        uid = str(proposed.abstract_syntax)
-        if uid not in supported and _is_storage(uid):
-            wanted.setdefault(uid, set()).update(str(t) for t in proposed.transfer_syntax)
-    contexts = list(supported.values())
-    for uid, proposed_syntaxes in wanted.items():
-        syntaxes = [t for t in TRANSFER_SYNTAXES if t in proposed_syntaxes]
-        if syntaxes:
-            contexts.append(build_context(uid, syntaxes))
-    acceptor.supported_contexts = contexts
-
-
-def _on_common_negotiation(event: Any) -> dict[UID, SOPClassCommonExtendedNegotiation]:
-    """Tell pynetdicom that the SOP Classes it does not know belong to the storage service.
-
-    Nothing of this is sent: SOP Class Common Extended Negotiation has no answer (PS3.7 section D.3.3.6).
-    """
-    known = {}
-    for context in event.assoc.acceptor.supported_contexts:
-        uid = context.abstract_syntax
-        if uid not in _STORAGE_UIDS and uid not in (Verification, StorageCommitmentPushModel):
-            item = SOPClassCommonExtendedNegotiation()
-            item.sop_class_uid = uid
-            item.service_class_uid = _STORAGE_SERVICE
-            known[uid] = item
-    return known
-
-
-def _is_storage(uid: str) -> bool:
-    """Whether the SOP Class is a storage class, or is taken for one because nothing else knows it."""
-    if uid in _STORAGE_UIDS:
-        return True
-    known = UID(uid)
-    return known.is_private or not hasattr(pynetdicom.sop_class, known.keyword)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,7 +1,8 @@
 """Who may connect, and how: hosts that are listed, with TLS where it is asked for.
 
 What it leans on of pynetdicom, a test checks: ``AssociationServer`` is a ``socketserver`` server whose
-``finish_request`` makes the association, and ``AE._servers`` are those that ``AE.shutdown`` stops.
+``finish_request`` makes the association, ``AE._servers`` are those that ``AE.shutdown`` stops, and an association's
+thread waits at ``dul.to_user_queue`` for a request, and takes None for its absence.
 """
 
 from __future__ import annotations
@@ -146,20 +147,20 @@ class Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom is 
         _logger.warning("connection_failed", address=str(client_address[0]), port=self.port)
 
 
-def drop(association: Any) -> None:
-    """End a connection that has not come to an association, which pynetdicom cannot abort."""
-    association.dul.kill_dul()
-    association.dul.socket._shutdown_socket()
-    association.dul.to_user_queue.put(None)  # its thread waits for a request
-
-
-def let_go(event: Any) -> None:
+def on_connection_closed(event: Any) -> None:
     """Let go of a connection that was closed before it asked for an association (pynetdicom's ``EVT_CONN_CLOSE``).
 
     pynetdicom would wait for its request until the time for that is over, and it would count as open all that while.
     """
     if event.assoc.requestor.primitive is None:
         event.assoc.dul.to_user_queue.put(None)
+
+
+def drop(association: Any) -> None:
+    """End a connection that has not come to an association, which pynetdicom cannot abort."""
+    association.dul.kill_dul()
+    association.dul.socket._shutdown_socket()
+    association.dul.to_user_queue.put(None)  # its thread waits for a request
 
 
 def certificate_subject(connection: socket.socket) -> str:

@@ -69,6 +69,12 @@ class Commitments:
         with self.engine.begin() as c:
             c.execute(sa.update(t.commitments).where(t.commitments.c.given_up.is_(False)).values(due=self.clock()))
 
+    def forget(self, seconds: float) -> None:
+        """Remove those that were given up, and are older than so many seconds."""
+        old = (t.commitments.c.given_up.is_(True), t.commitments.c.created < self.clock() - seconds)
+        with self.engine.begin() as c:
+            c.execute(sa.delete(t.commitments).where(*old))
+
     def open(self) -> list[Mapping[str, Any]]:
         """Every request whose requestor has not been told: requestor, attempts, error, given_up, created."""
         columns = ("requestor", "transaction_uid", "created", "attempts", "error", "given_up")

@@ -23,6 +23,7 @@ from dicom_node.store.commitments import Commitments
 RETRY_FIRST_SECONDS: Final = 5.0
 RETRY_LONGEST_SECONDS: Final = 900.0
 GIVE_UP_SECONDS: Final = 72 * 3600.0
+FORGET_SECONDS: Final = 30 * 86400.0
 _LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 4
 
@@ -66,6 +67,7 @@ class CommitmentReporter:
         """
         self._tell_here = tell_here
         self._rows.hurry()
+        self._rows.forget(FORGET_SECONDS)
         self._thread = threading.Thread(target=self._run, name="commitments", daemon=True)
         self._thread.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -331,3 +332,28 @@ def test_a_request_that_claims_to_be_huge_takes_no_memory(tmp_path: Path, reader
     with listening(tmp_path, reader=reader) as node, node.connect() as peer:
         peer.send(pdu(ASSOCIATE_RQ, b"")[:2] + (0xFFFFFFFF).to_bytes(4) + bytes(100))
         assert peer.closed_by_peer()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_who_only_connects_keeps_nobody_out(tmp_path: Path, reader: str) -> None:
+    """Connections beyond the limit are cut off; those that are let in take no association away."""
+    with (
+        listening(tmp_path, reader=reader, maximum_associations=2, maximum_associations_per_peer=2) as node,
+        capture_logs() as logs,
+        contextlib.ExitStack() as opened,
+    ):
+        idle = [opened.enter_context(BytesPeer("127.0.0.1", node.port)) for _ in range(5)]
+        with node.connect() as good:
+            good.associate([MR])
+            good.release()
+        idle += [opened.enter_context(BytesPeer("127.0.0.1", node.port)) for _ in range(20)]
+        assert idle[-1].closed_by_peer()
+        assert wait_for(lambda: len(_refusals(logs)) >= 13)
+        assert {r["to_admit"] for r in _refusals(logs)} == {
+            "raise receive.maximum_associations_per_peer, or let it end some"
+        }
+        for peer in idle:
+            peer.socket.close()
+        assert wait_for(lambda: not node.listener.associations, 20)
+        with node.connect() as good:
+            good.associate([MR])
