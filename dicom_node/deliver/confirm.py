@@ -11,10 +11,10 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from dicom_node.deliver.association import associate, peer_name
 from dicom_node.deliver.qido import held_by_qido
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.model.result import ResultObject
+from dicom_node.peer.association import associate, peer_name
 from dicom_node.settings import Destination
 
 
@@ -30,7 +30,7 @@ def confirm(
         SOP Instance UIDs; empty for ``none``.
 
     Raises:
-        DeliveryError: it cannot be asked; retryable unless the query itself, or who asks it, is refused.
+        PeerError: it cannot be asked; retryable unless the query itself, or who asks it, is refused.
     """
     if destination.confirm == "none" or not objects:
         return set()
@@ -39,7 +39,7 @@ def confirm(
     return _held_by_find(destination, calling_ae_title, objects, study_uid)
 
 
-class _FindRefused(DeliveryError):
+class _FindRefused(PeerError):
     """The peer answered the query with a failure status."""
 
 
@@ -95,7 +95,7 @@ def _find(destination: Destination, association: Any, query: Dataset) -> list[Da
                 late = time.monotonic() - started >= destination.timeout_seconds
                 # Orthanc, for one, hangs up on an AE title that it does not list.
                 said = "did not answer the query in time" if late else "ended the association at the query"
-                raise DeliveryError(f"{peer} {said}: may {association.requestor.ae_title} ask it?")
+                raise PeerError(f"{peer} {said}: may {association.requestor.ae_title} ask it?")
             if status.Status in (0xFF00, 0xFF01):
                 if identifier is not None:
                     matches.append(identifier)
@@ -107,5 +107,5 @@ def _find(destination: Destination, association: Any, query: Dataset) -> list[Da
                 )
     except RuntimeError as e:
         # pynetdicom's word for an association that ended before the call.
-        raise DeliveryError(f"{peer} ended the association before the query") from e
+        raise PeerError(f"{peer} ended the association before the query") from e
     return matches

@@ -16,9 +16,9 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node import log
-from dicom_node.deliver.association import MAXIMUM_CONTEXTS, associate, peer_name
-from dicom_node.deliver.outcomes import Failure, not_accepted, store_outcome, store_warning
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
+from dicom_node.peer.association import MAXIMUM_CONTEXTS, associate, peer_name
+from dicom_node.peer.outcomes import Failure, not_accepted, store_outcome, store_warning
 from dicom_node.settings import Destination
 
 _log = log.get(__name__)
@@ -57,7 +57,7 @@ def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path])
         says whether trying again can help).
 
     Raises:
-        DeliveryError: nothing could be sent: the host is down, the association was rejected, aborted or not
+        PeerError: nothing could be sent: the host is down, the association was rejected, aborted or not
             answered in time, no SOP Class is accepted, or a file is no DICOM file.
     """
     files = [_read(path) for path in paths]
@@ -67,7 +67,7 @@ def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path])
         try:
             with associate(destination, calling_ae_title, contexts) as association:
                 outcomes.update(_store_all(destination, association, batch))
-        except DeliveryError as e:
+        except PeerError as e:
             if not outcomes:
                 raise
             # An earlier association stored something: its outcomes must not be lost.
@@ -85,7 +85,7 @@ def _read(path: Path) -> _File:
             str(meta.TransferSyntaxUID),
         )
     except (OSError, InvalidDicomError, AttributeError) as e:
-        raise DeliveryError(f"{path} cannot be sent, it is no DICOM file: {e}", retryable=False) from e
+        raise PeerError(f"{path} cannot be sent, it is no DICOM file: {e}", retryable=False) from e
 
 
 def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import requests
 
 from dicom_node import log
-from dicom_node.deliver.association import peer_name
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.model.result import ResultObject
+from dicom_node.peer.association import peer_name
 from dicom_node.settings import Destination
 
 _log = log.get(__name__)
@@ -25,11 +25,11 @@ def held_by_qido(destination: Destination, objects: Sequence[ResultObject], stud
     """The SOP Instance UIDs among ``objects`` that the server at ``destination.dicomweb_url`` holds.
 
     Raises:
-        DeliveryError: no connection, time-out or a server's error (retryable); another refusal, for example of
+        PeerError: no connection, time-out or a server's error (retryable); another refusal, for example of
             the credentials, a missing credential, or no ``dicomweb_url`` (not retryable).
     """
     if not destination.dicomweb_url:
-        raise DeliveryError(f"{peer_name(destination)}: no dicomweb_url is set", retryable=False)
+        raise PeerError(f"{peer_name(destination)}: no dicomweb_url is set", retryable=False)
     with requests.Session() as session:
         session.headers["Accept"] = "application/dicom+json"
         # A site's proxy knows no way to our own host.
@@ -47,11 +47,11 @@ def _held(session: requests.Session, destination: Destination, wanted: ResultObj
     try:
         answer = session.get(url, params=query, timeout=destination.timeout_seconds)
     except requests.Timeout as e:
-        raise DeliveryError(f"{peer} did not answer within {destination.timeout_seconds:g} s") from e
+        raise PeerError(f"{peer} did not answer within {destination.timeout_seconds:g} s") from e
     except requests.ConnectionError as e:
-        raise DeliveryError(f"{peer}: no connection: is it running?") from e
+        raise PeerError(f"{peer}: no connection: is it running?") from e
     except requests.RequestException as e:
-        raise DeliveryError(f"{peer} cannot be asked: {e}", retryable=False) from e
+        raise PeerError(f"{peer} cannot be asked: {e}", retryable=False) from e
     if answer.status_code == 404:
         # The study or series is not there (yet); a wrong dicomweb_url looks the same, hence the line.
         _log.warning("qido_not_found", destination=destination.name, url=base)
@@ -60,7 +60,7 @@ def _held(session: requests.Session, destination: Destination, wanted: ResultObj
         return False
     if answer.status_code != 200:
         retryable = answer.status_code >= 500 or answer.status_code in _TRY_AGAIN
-        raise DeliveryError(f"{peer} refused the query with HTTP {answer.status_code}", retryable=retryable)
+        raise PeerError(f"{peer} refused the query with HTTP {answer.status_code}", retryable=retryable)
     return wanted.SOPInstanceUID in _instances(answer, peer)
 
 
@@ -71,7 +71,7 @@ def _instances(answer: requests.Response, peer: str) -> set[str]:
         return {str(item[_SOP_INSTANCE_UID]["Value"][0]) for item in found}
     except (ValueError, LookupError, TypeError) as e:
         # A gateway's "please wait" page comes with status 200, too.
-        raise DeliveryError(f"{peer} did not answer in DICOM JSON") from e
+        raise PeerError(f"{peer} did not answer in DICOM JSON") from e
 
 
 def _credentials(destination: Destination) -> tuple[str, str] | None:
@@ -80,7 +80,7 @@ def _credentials(destination: Destination) -> tuple[str, str] | None:
     values = []
     for variable in (destination.username_env, destination.password_env):
         if variable is not None and variable not in os.environ:
-            raise DeliveryError(f"{peer_name(destination)}: {variable} is not set", retryable=False)
+            raise PeerError(f"{peer_name(destination)}: {variable} is not set", retryable=False)
         values.append("" if variable is None else os.environ[variable])
     return values[0], values[1]
 

@@ -11,8 +11,8 @@ from typing import Any
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.deliver.outcomes import none_accepted, rejection
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
+from dicom_node.peer.outcomes import none_accepted, rejection
 from dicom_node.settings import Destination
 
 MAXIMUM_CONTEXTS = 128
@@ -53,7 +53,7 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
             so that the peer accepts or refuses exactly that pair.
 
     Raises:
-        DeliveryError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
+        PeerError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
             or none of the contexts accepted (not retryable).
     """
     ae = _Entity(ae_title=destination.calling_ae_title or calling_ae_title)
@@ -90,7 +90,7 @@ def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
         )
     except socket.gaierror as e:
-        raise DeliveryError(f"{peer}: the host name cannot be resolved: {e.strerror}") from e
+        raise PeerError(f"{peer}: the host name cannot be resolved: {e.strerror}") from e
     if not association.is_established:
         late = time.monotonic() - started >= timeout
         raise _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
@@ -116,15 +116,15 @@ def _proposed(contexts: Sequence[tuple[str, str]]) -> list[PresentationContext]:
     return proposed
 
 
-def _not_established(association: Any, peer: str, opened: bool, waited: str) -> DeliveryError:
+def _not_established(association: Any, peer: str, opened: bool, waited: str) -> PeerError:
     if association.is_rejected:
         answer = association.acceptor.primitive
         return rejection(peer, answer.result, answer.result_source, answer.diagnostic)
     if not opened:
-        return DeliveryError(f"{peer}: no connection {waited}".rstrip() + ": is it running?")
+        return PeerError(f"{peer}: no connection {waited}".rstrip() + ": is it running?")
     if association.rejected_contexts:
         refused = ((str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.rejected_contexts)
         return none_accepted(peer, refused)
     if waited:
-        return DeliveryError(f"{peer} did not answer the association request {waited}")
-    return DeliveryError(f"{peer} ended the connection before it accepted the association")
+        return PeerError(f"{peer} did not answer the association request {waited}")
+    return PeerError(f"{peer} ended the connection before it accepted the association")
