@@ -341,7 +341,7 @@ def config_check(config: Config = None) -> None:
     for r in rules:
         out.print(f"rule {r.name!r}: {r.algorithm} {found[r.algorithm].manifest.version} -> {', '.join(r.deliver_to)}")
     for d in settings.destinations:
-        out.print(f"destination {d.name}: {d.ae_title}@{d.host}:{d.port}, confirmed by {d.confirm}")
+        out.print(f"destination {d.name}: {d.address}, confirmed by {d.confirm}")
     if machine["device"] == "cpu":
         out.print(f"device: CPU ({machine['threads']} threads). There is no GPU: models run, but slower.")
     else:

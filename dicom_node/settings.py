@@ -9,22 +9,18 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from dicom_node.errors import ConfigurationError
-
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~][ -\[\]-~]*$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from dicom_node.settings_peers import AETitle, Section
+from dicom_node.settings_peers import Destination as Destination
 
 
-class ReceiveSettings(_Section):
+class ReceiveSettings(Section):
     """The C-STORE listener."""
 
     ae_title: AETitle = "DICOMNODE"
@@ -53,7 +49,7 @@ class ReceiveSettings(_Section):
     """Who reads C-STORE requests: the node itself, or pynetdicom, which is several times slower."""
 
 
-class CompleteSettings(_Section):
+class CompleteSettings(Section):
     """When a study is whole."""
 
     quiet_seconds: float = Field(10, ge=0)
@@ -62,7 +58,7 @@ class CompleteSettings(_Section):
     """How often quiet studies are looked for."""
 
 
-class RunSettings(_Section):
+class RunSettings(Section):
     """Where and how models run."""
 
     algorithms_dir: Path | None = None
@@ -75,7 +71,7 @@ class RunSettings(_Section):
     """A run whose worker died or timed out is tried so often before it is set as failed."""
 
 
-class ResultSettings(_Section):
+class ResultSettings(Section):
     """How results look to the site."""
 
     series_number_base: int = Field(9000, ge=1)
@@ -83,32 +79,7 @@ class ResultSettings(_Section):
     institution_name: str = ""
 
 
-class Destination(_Section):
-    """One place that results go to."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    ae_title: AETitle
-    host: str
-    port: int = Field(ge=1, le=65535)
-    calling_ae_title: AETitle | None = None
-    """None: the node's own AE title."""
-    confirm: Literal["none", "find", "qido"] = "none"
-    """How arrival is confirmed: C-FIND at the same address, or QIDO-RS at ``dicomweb_url``."""
-    dicomweb_url: str | None = None
-    username_env: str | None = None
-    """Environment variable that holds the DICOMweb user name."""
-    password_env: str | None = None
-    """Environment variable that holds the DICOMweb password."""
-    timeout_seconds: float = Field(30, gt=0)
-    retry_first_seconds: float = Field(5, gt=0)
-    """Wait before the second attempt; doubles each time."""
-    retry_longest_seconds: float = Field(900, gt=0)
-    """The wait never grows beyond this."""
-    give_up_hours: float = Field(72, gt=0)
-    """After so long without success the delivery has failed."""
-
-
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """When received files may go."""
 
     keep_days: float = Field(0, ge=0)
@@ -270,9 +241,5 @@ def _check_border(where: str, settings: Settings) -> None:
         if names.count(name) > 1:
             raise ConfigurationError(f"{where}: destinations: the name {name!r} is used twice")
     for d in settings.destinations:
-        if d.confirm == "qido" and not d.dicomweb_url:
-            raise ConfigurationError(f"{where}: destinations.{d.name}.dicomweb_url: needed for confirm: qido")
-        for key in ("username_env", "password_env"):
-            variable = getattr(d, key)
-            if variable and variable not in os.environ:
-                raise ConfigurationError(f"{where}: destinations.{d.name}.{key}: {variable} is not set")
+        for key, problem in d.problems():
+            raise ConfigurationError(f"{where}: destinations.{d.name}.{key}: {problem}")

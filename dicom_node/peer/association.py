@@ -1,4 +1,4 @@
-"""Associations with a destination, as storage and query SCU."""
+"""Associations with a peer, as storage and query SCU."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.errors import PeerError
 from dicom_node.peer.outcomes import none_accepted, rejection
-from dicom_node.settings import Destination
+from dicom_node.settings_peers import Peer
 
 MAXIMUM_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
 
 
-def peer_name(destination: Destination) -> str:
-    """How messages name a destination: ``name (AET@host:port)``."""
-    return f"{destination.name} ({destination.ae_title}@{destination.host}:{destination.port})"
+def peer_name(peer: Peer) -> str:
+    """How messages name a peer: ``name (AET@host:port)``."""
+    return f"{peer.name} ({peer.ae_title}@{peer.host}:{peer.port})"
 
 
 class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
@@ -45,7 +45,7 @@ class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
 
 
 @contextlib.contextmanager
-def associate(destination: Destination, calling_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+def associate(peer: Peer, calling_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
     """An established pynetdicom Association; released at the end, aborted when the block raises.
 
     Args:
@@ -56,17 +56,17 @@ def associate(destination: Destination, calling_ae_title: str, contexts: Sequenc
         PeerError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
             or none of the contexts accepted (not retryable).
     """
-    ae = _Entity(ae_title=destination.calling_ae_title or calling_ae_title)
+    ae = _Entity(ae_title=peer.calling_ae_title or calling_ae_title)
     try:
-        association = _request(ae, destination, contexts)
+        association = _request(ae, peer, contexts)
         with _ended(association):
             yield association
     finally:
         ae.close()
 
 
-def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str, str]]) -> Any:
-    peer, timeout = peer_name(destination), destination.timeout_seconds
+def _request(ae: _Entity, peer: Peer, contexts: Sequence[tuple[str, str]]) -> Any:
+    name, timeout = peer_name(peer), peer.timeout_seconds
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout
     # Every wait is bounded by these three; a fourth clock would only hide which of them ran out.
     ae.network_timeout = None
@@ -83,17 +83,17 @@ def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str
     started = time.monotonic()
     try:
         association = ae.associate(
-            destination.host,
-            destination.port,
+            peer.host,
+            peer.port,
             contexts=_proposed(contexts),
-            ae_title=destination.ae_title,
+            ae_title=peer.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
         )
     except socket.gaierror as e:
-        raise PeerError(f"{peer}: the host name cannot be resolved: {e.strerror}") from e
+        raise PeerError(f"{name}: the host name cannot be resolved: {e.strerror}") from e
     if not association.is_established:
         late = time.monotonic() - started >= timeout
-        raise _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
+        raise _not_established(association, name, bool(opened), f"within {timeout:g} s" if late else "")
     return association
 
 

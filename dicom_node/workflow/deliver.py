@@ -6,8 +6,8 @@ from dbos import DBOS
 
 from dicom_node import log
 from dicom_node.deliver.confirm import confirm
-from dicom_node.deliver.dimse import send
 from dicom_node.deliver.retry import next_wait
+from dicom_node.deliver.send import send
 from dicom_node.errors import PeerError
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.workflow.services import Services, enqueue, services, the_run, timed

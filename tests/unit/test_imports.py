@@ -24,7 +24,7 @@ APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "demo"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
-    "settings": frozenset({"errors"}),
+    "settings": frozenset({"errors", "settings"}),
     "log": frozenset({"errors", "settings"}),
     "model": MODEL,
     "algorithm": MODEL,

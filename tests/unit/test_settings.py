@@ -61,7 +61,7 @@ def test_every_key_stands_in_node_yaml(key: str) -> None:
 def test_every_key_of_a_destination_is_named_in_node_yaml(key: str) -> None:
     text = NODE_YAML.read_text(encoding="utf-8")
 
-    assert key in text[text.index("destinations:") - 500 :]
+    assert key in text[text.index("# Where results go.") :]
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +141,29 @@ def test_an_unknown_destination_names_the_known(tmp_path: Path) -> None:
             {"receive": {"host": "0.0.0.0"}}, "receive.calling_ae_titles", "list the AE titles", id="open to all"
         ),
         pytest.param({"destinations": [OWN, OWN]}, "destinations", "'pacs' is used twice", id="duplicate destination"),
-        pytest.param({"destinations": [{"name": "x"}]}, "destinations.0.ae_title", "required", id="missing key"),
+        pytest.param(
+            {"destinations": [{"name": "x"}]}, "destinations.x.ae_title", "needed for kind: dimse", id="missing key"
+        ),
         pytest.param(
             {"destinations": [OWN | {"confirm": "qido"}]}, "destinations.pacs.dicomweb_url", "needed", id="qido, no URL"
+        ),
+        pytest.param(
+            {"destinations": [{"name": "x", "kind": "orthanc"}]},
+            "destinations.x.orthanc_url",
+            "needed",
+            id="Orthanc, no URL",
+        ),
+        pytest.param(
+            {"destinations": [OWN | {"token_url": "https://id.example/token"}]},
+            "destinations.pacs.client_id_env",
+            "needed for token_url",
+            id="token, no client",
+        ),
+        pytest.param(
+            {"destinations": [OWN | {"ca_file": "/no/such.pem"}]},
+            "destinations.pacs.ca_file",
+            "cannot be read",
+            id="CA",
         ),
         pytest.param(
             {"destinations": [OWN | {"password_env": "NO_SUCH_SECRET"}]},
