@@ -21,6 +21,7 @@ from dicom_node import log
 from dicom_node.errors import ConfigurationError
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
+from dicom_node.receive.web import WebListener
 from dicom_node.route.rules import Rule, load_rules
 from dicom_node.run.registry import Algorithm, load_registry
 from dicom_node.run.worker import WorkerPool
@@ -89,6 +90,9 @@ class Node:
         largest = settings.receive.largest_object_mb * 1_000_000
         self.intake = Intake(self.services.files, self.services.index, largest)
         self.listener = Listener(settings.receive, self.intake)
+        self.web: WebListener | None = None
+        if settings.dicomweb.enabled:
+            self.web = WebListener(settings.dicomweb, self.intake, settings.receive.ae_title)
         self._started = ExitStack()
 
     def start(self) -> None:
@@ -116,6 +120,10 @@ class Node:
             started.callback(self._start_ticks().shutdown)
             started.callback(self.listener.stop)
             self.listener.start()
+            if self.web is not None:
+                started.callback(self.web.stop)
+                self.web.start()
+                _logger.info("dicomweb_started", port=self.web.port)
             self._started = started.pop_all()
         _logger.info("node_started", ae_title=s.settings.receive.ae_title, port=self.listener.port, **machine)
 
@@ -138,6 +146,8 @@ class Node:
             signal.signal(number, lambda *_: stopped.set())
         self.start()
         stopped.wait()
+        if self.web is not None:
+            self.web.stop()
         self.listener.stop()
         _logger.info("node_stopped")
         logging.shutdown()

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings_peers import AETitle, Section
 from dicom_node.settings_peers import Destination as Destination
+from dicom_node.settings_web import DicomwebSettings as DicomwebSettings
 
 
 class ReceiveSettings(Section):
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """auto: console on a terminal, JSON lines otherwise."""
     receive: ReceiveSettings = ReceiveSettings()
+    dicomweb: DicomwebSettings = DicomwebSettings()
     complete: CompleteSettings = CompleteSettings()
     run: RunSettings = RunSettings()
     results: ResultSettings = ResultSettings()
@@ -236,6 +238,9 @@ def _check_border(where: str, settings: Settings) -> None:
             f"{where}: receive.calling_ae_titles: list the AE titles that may send, "
             f"because receive.host {receive.host} is reachable from other machines"
         )
+    if settings.dicomweb.enabled:
+        for key, problem in settings.dicomweb.problems():
+            raise ConfigurationError(f"{where}: dicomweb.{key}: {problem}")
     names = [d.name for d in settings.destinations]
     for name in names:
         if names.count(name) > 1:

@@ -12,7 +12,8 @@ from typing import Any
 from dicom_node.model.instance import Instance
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
-from dicom_node.settings import ReceiveSettings
+from dicom_node.receive.web import WebListener
+from dicom_node.settings import DicomwebSettings, ReceiveSettings
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.tables import open_engine
@@ -42,6 +43,17 @@ class Listening:
         self.intake.rows.flush()
         half_written = list((self.files.folder / "incoming").iterdir())
         return not half_written and set(self.files.walk()) == self.index.paths()
+
+
+@contextlib.contextmanager
+def web_listening(there: Listening, **settings: Any) -> Iterator[WebListener]:
+    """A STOW-RS service, on a free port too, that keeps what comes in the same store."""
+    service = WebListener(DicomwebSettings(**{"enabled": True, "port": 0, **settings}), there.intake, "DICOMNODE")
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""STOW-RS among real peers: the node's deliverer into Orthanc, confirmed by QIDO-RS."""
+"""STOW-RS among real peers: into Orthanc, confirmed by QIDO-RS; from Orthanc and dicomweb-client into the node."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset
 
 from dicom_node.deliver.confirm import confirm
@@ -18,6 +19,7 @@ from dicom_node.model.result import ResultObject
 from dicom_node.settings import Destination
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
 from tests.interop.orthanc import Orthanc, orthanc
+from tests.listening import Listening, listening, web_listening
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +94,38 @@ def test_stow_out_with_wrong_credentials_is_final(
     with pytest.raises(PeerError, match="refused POST /studies with HTTP 401") as caught:
         send(destination, "DICOMNODE", save(tmp_path, a_series("stow guess")))
     assert not caught.value.retryable
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Listening]:
+    with listening(tmp_path / "node") as running:
+        yield running
+
+
+def test_stow_in_takes_what_dicomweb_client_sends(node: Listening, tmp_path: Path) -> None:
+    # As they are read from files: of others it sends no file meta information.
+    datasets = [pydicom.dcmread(path) for path in save(tmp_path / "files", a_series("stow client"))]
+    with web_listening(node) as web:
+        client = DICOMwebClient(f"http://127.0.0.1:{web.port}/dicom-web")
+        answer = client.store_instances(datasets, study_instance_uid=str(datasets[0].StudyInstanceUID))
+    stored = {str(item.ReferencedSOPInstanceUID) for item in answer.ReferencedSOPSequence}
+    assert stored == set(node.instances()) == {str(ds.SOPInstanceUID) for ds in datasets}
+    for uid, instance in node.instances().items():
+        kept = pydicom.dcmread(node.files.path(instance.path))
+        assert kept == next(ds for ds in datasets if ds.SOPInstanceUID == uid)
+
+
+def test_stow_in_takes_what_orthanc_sends(
+    server: Orthanc, destination: Destination, node: Listening, tmp_path: Path
+) -> None:
+    datasets = a_series("stow from orthanc")
+    send(destination, "DICOMNODE", save(tmp_path / "files", datasets))
+    with web_listening(node) as web:
+        target = {"Url": f"http://127.0.0.1:{web.port}/dicom-web/"}
+        server.session.put(f"{server.dicomweb_url}/servers/node", json=target, timeout=10).raise_for_status()
+        study = server.session.post(f"{server.url}/tools/lookup", data=datasets[0].StudyInstanceUID, timeout=10).json()
+        job = {"Resources": [study[0]["ID"]], "Synchronous": True}
+        sent = server.session.post(f"{server.dicomweb_url}/servers/node/stow", json=job, timeout=60)
+        assert sent.status_code == 200, sent.text
+    assert set(node.instances()) == {str(ds.SOPInstanceUID) for ds in datasets}
+    assert node.is_clean()
