@@ -10,10 +10,12 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import sqlalchemy as sa
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
@@ -30,11 +32,12 @@ from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
-from dicom_node.workflow import analyse, deliver, housekeeping, study
+from dicom_node.workflow import analyse, deliver, housekeeping, pull, study
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
+_PULL_SECONDS = 1
 _POLL_SECONDS = 0.1
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
@@ -155,11 +158,21 @@ class Node:
 
     def _start_ticks(self) -> BackgroundScheduler:
         s = self.services
-        ticks = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+        # A source that is slow must not keep the others, or the sweep, from a thread.
+        threads = {"default": ThreadPoolExecutor(5 + 2 * len(s.settings.sources))}
+        ticks = BackgroundScheduler(
+            executors=threads, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
         ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
         ticks.add_job(housekeeping.bury_dead, "interval", seconds=_BURIAL_SECONDS, args=(s,))
         if s.settings.retention.keep_days:
             ticks.add_job(housekeeping.remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s, self.intake))
+        for source in s.settings.sources:
+            ticks.add_job(pull.fetch_due, "interval", seconds=_PULL_SECONDS, args=(s, source, self.intake))
+            if source.follow or source.query_days:
+                at_once = datetime.now().astimezone()
+                every = source.every_seconds
+                ticks.add_job(pull.look_for_new, "interval", seconds=every, args=(s, source), next_run_time=at_once)
         ticks.start()
         return ticks
 

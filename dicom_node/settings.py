@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from dicom_node.errors import ConfigurationError
-from dicom_node.settings_peers import AETitle, Section
+from dicom_node.settings_peers import AETitle, Peer, Section
 from dicom_node.settings_peers import Destination as Destination
+from dicom_node.settings_peers import Source as Source
 from dicom_node.settings_web import DicomwebSettings as DicomwebSettings
 
 
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
     results: ResultSettings = ResultSettings()
     retention: RetentionSettings = RetentionSettings()
     destinations: tuple[Destination, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -132,11 +134,26 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: there is none.
         """
-        for d in self.destinations:
-            if d.name == name:
-                return d
-        known = ", ".join(d.name for d in self.destinations) or "none is configured"
-        raise ConfigurationError(f"no destination is named {name!r}; known: {known}")
+        return _named("destination", name, self.destinations)
+
+    def source(self, name: str) -> Source:
+        """The source of that name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        return _named("source", name, self.sources)
+
+
+P = TypeVar("P", bound=Peer)
+
+
+def _named(what: str, name: str, peers: Sequence[P]) -> P:
+    for peer in peers:
+        if peer.name == name:
+            return peer
+    known = ", ".join(peer.name for peer in peers) or "none is configured"
+    raise ConfigurationError(f"no {what} is named {name!r}; known: {known}")
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -224,8 +241,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> Iterable[str]:
     """The keys that the section of an unknown key has."""
     section: type[BaseModel] = Settings
     for part in loc[:-1]:
-        if part == "destinations":
-            section = Destination
+        if part in ("destinations", "sources"):
+            section = Destination if part == "destinations" else Source
         elif isinstance(part, str):
             section = type(section.model_fields[part].default)
     return section.model_fields
@@ -241,10 +258,11 @@ def _check_border(where: str, settings: Settings) -> None:
     if settings.dicomweb.enabled:
         for key, problem in settings.dicomweb.problems():
             raise ConfigurationError(f"{where}: dicomweb.{key}: {problem}")
-    names = [d.name for d in settings.destinations]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(f"{where}: destinations: the name {name!r} is used twice")
-    for d in settings.destinations:
-        for key, problem in d.problems():
-            raise ConfigurationError(f"{where}: destinations.{d.name}.{key}: {problem}")
+    peers: dict[str, Sequence[Peer]] = {"destinations": settings.destinations, "sources": settings.sources}
+    for key, several in peers.items():
+        names = [peer.name for peer in several]
+        for peer in several:
+            if names.count(peer.name) > 1:
+                raise ConfigurationError(f"{where}: {key}: the name {peer.name!r} is used twice")
+            for part, problem in peer.problems():
+                raise ConfigurationError(f"{where}: {key}.{peer.name}.{part}: {problem}")

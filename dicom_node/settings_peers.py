@@ -115,3 +115,36 @@ class Destination(Peer):
         yield from self.lacks(f"kind: {self.kind}", *needed[self.kind])
         asked = {"none": (), "find": _DIMSE, "qido": ("dicomweb_url",), "orthanc": ("orthanc_url",)}
         yield from self.lacks(f"confirm: {self.confirm}", *asked[self.confirm])
+
+
+class Source(Peer):
+    """One archive that studies are pulled from."""
+
+    kind: Literal["dimse", "dicomweb", "orthanc"] = "dimse"
+    """How it is asked: C-FIND and ``retrieve``, QIDO-RS and WADO-RS at ``dicomweb_url``, or Orthanc's REST API."""
+    retrieve: Literal["move", "get"] = "move"
+    """dimse: C-MOVE, for which the archive must know the node's AE title and port, or C-GET."""
+    follow: bool = False
+    """orthanc: pull each study that becomes stable."""
+    follow_from: Literal["now", "beginning"] = "now"
+    """Where following starts the first time; later it goes on where it was."""
+    query_days: int = Field(0, ge=0)
+    """Pull the studies of so many days up to today, on a schedule. 0: none."""
+    query_modalities: tuple[str, ...] = ()
+    """Of these modalities only. Empty: of all."""
+    every_seconds: float = Field(60, gt=0)
+    """How often the archive is asked for what is new, where it is followed or queried on a schedule."""
+    retry_first_seconds: float = Field(30, gt=0)
+    """Wait before a pull that failed is tried again; doubles each time."""
+    retry_longest_seconds: float = Field(900, gt=0)
+    """The wait never grows beyond this."""
+    give_up_hours: float = Field(72, gt=0)
+    """After so long without success the pull has failed."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """As for each peer, and what the kind needs."""
+        yield from super().problems()
+        needed = {"dimse": _DIMSE, "dicomweb": ("dicomweb_url",), "orthanc": ("orthanc_url",)}
+        yield from self.lacks(f"kind: {self.kind}", *needed[self.kind])
+        if self.follow and self.kind != "orthanc":
+            yield "follow", "only an Orthanc (kind: orthanc) can be followed; others are queried with query_days"

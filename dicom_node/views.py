@@ -7,6 +7,7 @@ from typing import Any
 
 from dicom_node.model.states import DeliveryState
 from dicom_node.store.index import StudyRow
+from dicom_node.store.pulls import PullRow
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services
 
@@ -23,6 +24,20 @@ def study_view(s: Services, row: StudyRow) -> dict[str, Any]:
         "reason": row.reason,
         "notes": s.index.notes(row.study_uid),
         "routes": [dict(r) for r in s.runs.routes(row.study_uid)],
+    }
+
+
+def pull_view(row: PullRow) -> dict[str, Any]:
+    """One study that was asked for at another archive."""
+    return {
+        "source": row.source,
+        "StudyInstanceUID": row.study_uid,
+        "state": str(row.state),
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "asked": moment(row.asked),
+        "ended": None if row.ended is None else moment(row.ended),
+        "instances": row.instances,
     }
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pynetdicom import AE, evt
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import PresentationContext, build_context, build_role
 
 from dicom_node.errors import PeerError
 from dicom_node.peer.outcomes import none_accepted, rejection
@@ -45,12 +45,22 @@ class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
 
 
 @contextlib.contextmanager
-def associate(peer: Peer, calling_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+def associate(
+    peer: Peer,
+    calling_ae_title: str,
+    contexts: Sequence[tuple[str, str]],
+    *,
+    receives: Mapping[str, Sequence[str]] | None = None,
+    on_store: Callable[[Any], Any] | None = None,
+) -> Iterator[Any]:
     """An established pynetdicom Association; released at the end, aborted when the block raises.
 
     Args:
         contexts: (abstract syntax UID, transfer syntax UID) pairs, at most 128; each is proposed by itself,
             so that the peer accepts or refuses exactly that pair.
+        receives: Transfer Syntax UIDs by SOP Class UID for which we are storage SCP on this association, for C-GET
+            (PS3.7 section D.3.3.4).
+        on_store: takes what then comes: pynetdicom's handler of EVT_C_STORE.
 
     Raises:
         PeerError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
@@ -58,14 +68,20 @@ def associate(peer: Peer, calling_ae_title: str, contexts: Sequence[tuple[str, s
     """
     ae = _Entity(ae_title=peer.calling_ae_title or calling_ae_title)
     try:
-        association = _request(ae, peer, contexts)
+        association = _request(ae, peer, _proposed(contexts, receives or {}), receives or {}, on_store)
         with _ended(association):
             yield association
     finally:
         ae.close()
 
 
-def _request(ae: _Entity, peer: Peer, contexts: Sequence[tuple[str, str]]) -> Any:
+def _request(
+    ae: _Entity,
+    peer: Peer,
+    proposed: list[PresentationContext],
+    receives: Iterable[str],
+    on_store: Callable[[Any], Any] | None,
+) -> Any:
     name, timeout = peer_name(peer), peer.timeout_seconds
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout
     # Every wait is bounded by these three; a fourth clock would only hide which of them ran out.
@@ -85,9 +101,10 @@ def _request(ae: _Entity, peer: Peer, contexts: Sequence[tuple[str, str]]) -> An
         association = ae.associate(
             peer.host,
             peer.port,
-            contexts=_proposed(contexts),
+            contexts=proposed,
             ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+            ext_neg=[build_role(uid, scp_role=True) for uid in receives],
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *([(evt.EVT_C_STORE, on_store)] if on_store else [])],
         )
     except socket.gaierror as e:
         raise PeerError(f"{name}: the host name cannot be resolved: {e.strerror}") from e
@@ -109,8 +126,9 @@ def _ended(association: Any) -> Iterator[None]:
         association.release()
 
 
-def _proposed(contexts: Sequence[tuple[str, str]]) -> list[PresentationContext]:
+def _proposed(contexts: Sequence[tuple[str, str]], receives: Mapping[str, Sequence[str]]) -> list[PresentationContext]:
     proposed = [build_context(abstract, transfer) for abstract, transfer in contexts]
+    proposed += [build_context(abstract, list(transfers)) for abstract, transfers in receives.items()]
     for index, context in enumerate(proposed):
         context.context_id = 2 * index + 1
     return proposed

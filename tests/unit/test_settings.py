@@ -64,6 +64,37 @@ def test_every_key_of_a_destination_is_named_in_node_yaml(key: str) -> None:
     assert key in text[text.index("# Where results go.") :]
 
 
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"ae_title": "PACS"}, "host", "needed for kind: dimse"),
+        ({"kind": "dicomweb"}, "dicomweb_url", "needed for kind: dicomweb"),
+        ({"kind": "orthanc"}, "orthanc_url", "needed for kind: orthanc"),
+        ({"kind": "dicomweb", "dicomweb_url": "http://127.0.0.1/", "follow": True}, "follow", "kind: orthanc"),
+    ],
+)
+def test_a_source_that_lacks_something(tmp_path: Path, values: dict[str, Any], key: str, words: str) -> None:
+    file = write(tmp_path, {"sources": [{"name": "archive", **values}]})
+    with pytest.raises(ConfigurationError, match=f"sources.archive.{key}: .*{words}"):
+        load_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"host": "0.0.0.0"}, "username_env"),
+        ({"username_env": "NO_SUCH_USER"}, "username_env"),
+        ({"username_env": "PATH"}, "password_env"),
+        ({"client_ca_file": "/no/such.pem"}, "certificate"),
+    ],
+)
+def test_dicomweb_is_opened_only_with_care(tmp_path: Path, values: dict[str, Any], key: str) -> None:
+    file = write(tmp_path, {"dicomweb": {"enabled": True, **values}})
+    with pytest.raises(ConfigurationError, match=f"dicomweb.{key}: "):
+        load_settings(file)
+    load_settings(write(tmp_path, {"dicomweb": values}))  # it is not started
+
+
 def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path, {"receive": {"port": 104, "ae_title": "FILE"}})
     monkeypatch.setenv("DICOM_NODE__RECEIVE__PORT", "4104")
