@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node import log
-from dicom_node.deliver.files import StoredFile, read_stored
+from dicom_node.deliver.files import FileBody, StoredFile, read_stored
 from dicom_node.errors import PeerError
 from dicom_node.model.result import ResultObject
 from dicom_node.peer.http import HttpPeer
@@ -52,8 +52,8 @@ def _upload(web: HttpPeer, file: StoredFile, parents: set[str]) -> Failure:
     answer = web.request(
         "POST",
         "/instances",
-        body=lambda: file.path.open("rb"),
-        headers={"Content-Type": "application/dicom", "Expect": ""},
+        body=lambda: FileBody([file.path]),
+        headers={"Content-Type": "application/dicom"},
         accept=(200, 400, 409, 413, 415, 422),
     )
     if answer.status_code != 200:

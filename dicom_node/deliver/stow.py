@@ -6,62 +6,36 @@ is ever in memory as a whole.
 
 from __future__ import annotations
 
-import io
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import requests
 from pydicom import Dataset
 
 from dicom_node import log
-from dicom_node.deliver.files import StoredFile, read_stored
+from dicom_node.deliver.files import FileBody, StoredFile, read_stored
 from dicom_node.errors import PeerError
 from dicom_node.peer.http import HttpPeer
 from dicom_node.peer.outcomes import STORED, Failure, store_outcome, store_warning
 from dicom_node.settings import Destination
 
 _log = log.get(__name__)
-_PIECE_BYTES = 1 << 16
 _ALL_STORED, _TOO_LARGE = 200, 413
 # 202 and 409 say which objects failed; the others of these that the whole request did, and that it always will.
 _ANSWERED = (_ALL_STORED, 202, 409)
 _REFUSED = (400, 415, 422, _TOO_LARGE)
 
 
-class MultipartBody:
-    """A multipart/related body (RFC 2387) of Part 10 files, read from disk while it is sent; its length is known.
-
-    With a length a request passes proxies and servers that take none in chunks.
-    """
-
-    def __init__(self, files: Sequence[StoredFile], boundary: str) -> None:
-        self._parts: list[bytes | Path] = []
-        for file in files:
-            # No transfer-syntax parameter: Orthanc 1.10 passes over a part that has one, with status 200.
-            head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"
-            self._parts += [head.encode("ascii"), file.path, b"\r\n"]
-        self._parts.append(f"--{boundary}--\r\n".encode("ascii"))
-        self._length = sum(p.stat().st_size if isinstance(p, Path) else len(p) for p in self._parts)
-        self._pieces = self._read()
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def read(self, _size: int = -1) -> bytes:
-        """The next piece, of whatever size; empty at the end."""
-        return next(self._pieces, b"")
-
-    def _read(self) -> Iterator[bytes]:
-        for part in self._parts:
-            source: IO[bytes] = part.open("rb") if isinstance(part, Path) else io.BytesIO(part)
-            with source:
-                while piece := source.read(_PIECE_BYTES):
-                    yield piece
+def multipart_body(files: Sequence[StoredFile], boundary: str) -> FileBody:
+    """A multipart/related body (RFC 2387) of Part 10 files."""
+    parts: list[bytes | Path] = []
+    for file in files:
+        # No transfer-syntax parameter: Orthanc 1.10 passes over a part that has one, with status 200.
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"
+        parts += [head.encode("ascii"), file.path, b"\r\n"]
+    return FileBody([*parts, f"--{boundary}--\r\n".encode("ascii")])
 
 
 def send_by_stow(destination: Destination, paths: Sequence[Path]) -> dict[str, Failure]:
@@ -120,7 +94,7 @@ def _post(web: HttpPeer, batch: Sequence[StoredFile]) -> requests.Response:
     return web.request(
         "POST",
         "/studies",
-        body=lambda: MultipartBody(batch, boundary),
+        body=lambda: multipart_body(batch, boundary),
         headers={"Content-Type": content_type, "Accept": "application/dicom+json"},
         accept=(*_ANSWERED, *_REFUSED),
     )

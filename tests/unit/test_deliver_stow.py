@@ -13,7 +13,7 @@ import pytest
 
 from dicom_node.deliver.files import read_stored
 from dicom_node.deliver.send import send
-from dicom_node.deliver.stow import MultipartBody
+from dicom_node.deliver.stow import multipart_body
 from dicom_node.errors import PeerError
 from dicom_node.peer.outcomes import Failure
 from dicom_node.receive.header import file_head
@@ -163,7 +163,7 @@ def test_a_large_object_is_never_in_memory(tmp_path: Path) -> None:
     stored = read_stored(large)
     tracemalloc.start()
     try:
-        body = MultipartBody([stored, stored], "edge")
+        body = multipart_body([stored, stored], "edge")
         length = sum(len(piece) for piece in body)
         _, peak = tracemalloc.get_traced_memory()
     finally:
