@@ -65,7 +65,7 @@ def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
     """For each study of a folder: which rule wants which series, and why or why not."""
     algorithms = load_registry(settings.run.algorithms_dir)
     rules = open_rules(settings, algorithms)
-    accepts = {a.manifest.id: a.manifest.accepts.model_dump() for a in algorithms.values()}
+    accepts = {a.manifest.id: a.accepts for a in algorithms.values()}
     series, _, unreadable = read_series(path)
     for reason in unreadable:
         _logger.warning("unreadable", reason=reason)
@@ -79,7 +79,8 @@ def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
 def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path) -> dict[str, Any]:
     """Run one algorithm on a folder: the result objects as ``*.dcm``, and ``result.json``, go to ``folder``.
 
-    Of several series the best that the algorithm's manifest accepts is taken, as a node would choose it.
+    Of several series the best that the algorithm's manifest accepts is taken, as a node would choose it; for a cine,
+    all of the study that suit.
 
     Returns:
         what result.json holds: ``state`` (done, not_analysed, set_aside, failed), ``reason``, ``measurements``,
@@ -96,15 +97,16 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
     algorithm = algorithms[algorithm_id]
     series, files, unreadable = read_series(path)
     chosen, against = _choose(series, algorithm, _rules_of(settings, algorithms, algorithm_id))
-    paths = [files[i.SOPInstanceUID] for i in chosen.instances]
+    instances = [i for s in chosen for i in s.instances]
+    paths = [files[i.SOPInstanceUID] for i in instances]
     _empty(folder)
     result: dict[str, Any] = {
         "algorithm": algorithm_id,
         "version": algorithm.manifest.version,
         "source": str(path.absolute()),
-        "SeriesInstanceUID": chosen.SeriesInstanceUID,
-        "SeriesDescription": chosen.instances[0].tags.get("SeriesDescription", ""),
-        "other_series": [s.SeriesInstanceUID for s in series if s is not chosen],
+        "SeriesInstanceUID": chosen[0].SeriesInstanceUID,
+        "SeriesDescription": instances[0].tags.get("SeriesDescription", ""),
+        "other_series": [s.SeriesInstanceUID for s in series if s not in chosen],
         "unreadable": unreadable,
         "research_use_only": True,
         "state": "failed",
@@ -126,7 +128,7 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
     result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
     if answer["outcome"] != "failed":
         try:
-            result |= _encode(settings, algorithm, chosen, paths, answer, folder, _left_out(unreadable))
+            result |= _encode(settings, algorithm, instances, paths, answer, folder, _left_out(unreadable))
         except EncodeError as e:
             result["reason"] = str(e)
     (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -142,8 +144,10 @@ def _rules_of(settings: Settings, algorithms: Mapping[str, Algorithm], algorithm
         return []
 
 
-def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule]) -> tuple[Series, str]:
+def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule]) -> tuple[list[Series], str]:
     """The series to analyse, as a node would choose it, and an empty text; or the largest, and why it does not suit.
+
+    One series, but for a cine.
 
     Raises:
         ConfigurationError: two patients in one study.
@@ -153,7 +157,7 @@ def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule
     # Whoever asks for an algorithm gets it on what no rule wants too, if its manifest accepts that.
     for tried in (rules, [Rule("run", manifest.id, (), ())]):
         for uid, members in _by_study(series).items():
-            decision = decide(members, tried, {manifest.id: manifest.accepts.model_dump()})
+            decision = decide(members, tried, {manifest.id: algorithm.accepts})
             if decision.refused:
                 raise ConfigurationError(f"study {uid} is not analysed: {decision.refused}")
             for r in decision.routes:
@@ -164,8 +168,15 @@ def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule
     if not known:
         raise ConfigurationError("there are only results of this node, which are not analysed again")
     wanted = [s for s in known if not against[s.SeriesInstanceUID]]
-    chosen = max(wanted or known, key=lambda s: (len(s.instances), s.SeriesInstanceUID))
-    return chosen, against[chosen.SeriesInstanceUID]
+    largest = max(wanted or known, key=lambda s: (len(s.instances), s.SeriesInstanceUID))
+    if wanted and manifest.input == "cine":
+        study = sorted((s for s in wanted if s.StudyInstanceUID == largest.StudyInstanceUID), key=_uid)
+        return study, ""
+    return [largest], against[largest.SeriesInstanceUID]
+
+
+def _uid(series: Series) -> str:
+    return series.SeriesInstanceUID
 
 
 def _by_study(series: Sequence[Series]) -> dict[str, list[Series]]:
@@ -219,7 +230,7 @@ def _left_out(unreadable: Sequence[str]) -> tuple[str, ...]:
 def _encode(
     settings: Settings,
     algorithm: Algorithm,
-    series: Series,
+    instances: Sequence[Instance],
     paths: list[Path],
     answer: dict[str, Any],
     folder: Path,
@@ -228,12 +239,12 @@ def _encode(
     files = [Path(p) for p in answer["order"]] if "order" in answer else paths
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
     i = algorithm.identity
-    inputs = digest_of_inputs(series.instances)
+    study, inputs = instances[0].StudyInstanceUID, digest_of_inputs(instances)
     context = Context(
         identity=i,
         procedure=algorithm.procedure,
         node_id=settings.node_id,
-        key="|".join(("offline", settings.node_id, series.StudyInstanceUID, inputs, i.id, i.version, i.weights_digest)),
+        key="|".join(("offline", settings.node_id, study, inputs, i.id, i.version, i.weights_digest)),
         when=datetime.now().replace(microsecond=0),
         series_number=settings.results.series_number_base,
         institution_name=settings.results.institution_name,

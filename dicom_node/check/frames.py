@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from dicom_node.check.objects import ResultFile, items, numbers, text, value
+from dicom_node.check.objects import PlaneKey, ResultFile, items, numbers, text, value
 
 
 def frames_of(ds: Dataset) -> list[Dataset]:
@@ -37,10 +37,13 @@ def source_references(frame: Dataset) -> list[Dataset]:
     return items(frame, "DerivationImageSequence", "SourceImageSequence")
 
 
-def source_uid(frame: Dataset) -> str:
-    """SOP Instance UID of the frame's first source image, empty where there is none."""
+def source_plane(frame: Dataset) -> PlaneKey:
+    """The image plane that the frame is of by its first reference; an empty UID where there is none."""
     references = source_references(frame)
-    return text(references[0], "ReferencedSOPInstanceUID") if references else ""
+    if not references:
+        return "", 1
+    number = numbers(references[0], "ReferencedFrameNumber")
+    return text(references[0], "ReferencedSOPInstanceUID"), int(number[0]) if number else 1
 
 
 def frame_size(ds: Dataset) -> tuple[int, int]:

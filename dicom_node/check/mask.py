@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dicom_node.check.frames import frame_size, frames_of, masks, pixel_problem, segment_number, source_uid, summed_up
-from dicom_node.check.objects import ResultFile, Sources
+from dicom_node.check.frames import frame_size, frames_of, masks, pixel_problem, segment_number, source_plane, summed_up
+from dicom_node.check.objects import PlaneKey, ResultFile, Sources
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Found:
     """What the algorithm found, as far as results are compared with it.
 
     Attributes:
-        label_map: uint8, shape (slices, rows, columns); slices in their order along the planes' normal.
+        label_map: uint8, shape (planes, rows, columns).
+        frames: the image plane of each; None: they are all source images in their order along the planes' normal.
         measured: whether there are measurements.
     """
 
     label_map: npt.NDArray[np.uint8]
     measured: bool
+    frames: tuple[PlaneKey, ...] | None = None
 
 
 def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
@@ -32,25 +34,27 @@ def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
     if not sources.headers or pixel_problem(result):
         return []  # nothing to find a plane by; said elsewhere
     label_map, name = found.label_map, result.name
-    order = sources.stacked
+    order = sources.stacked if found.frames is None else found.frames
     if order is None:
         return [f"{name}: the findings cannot be laid over the source images, some of which have no place in space"]
     if len(order) != len(label_map):
         return [f"{name}: the findings have {len(label_map)} slices, the source images are {len(order)}"]
+    if unknown := [f"{uid} (frame {n})" for uid, n in order if (uid, n) not in sources.planes]:
+        return [f"{name}: the findings are of the image {unknown[0]}, which is no source image"]
     if frame_size(result.ds) != label_map.shape[1:]:
         return [f"{name}: a frame has {frame_size(result.ds)} pixels, a slice of the findings {label_map.shape[1:]}"]
-    plane_of = {uid: plane for plane, uid in enumerate(order)}
+    plane_of = {key: plane for plane, key in enumerate(order)}
     wrong, seen = [], set()
     for index, (frame, mask) in enumerate(masks(result.ds), start=1):
-        uid, number = source_uid(frame), segment_number(frame, result.ds)
-        if uid not in plane_of or not isinstance(number, int):
+        key, number = source_plane(frame), segment_number(frame, result.ds)
+        if key not in plane_of or not isinstance(number, int):
             continue  # said elsewhere
-        seen.add((plane_of[uid], number))
-        differ = int((mask != (label_map[plane_of[uid]] == number)).sum())
+        seen.add((plane_of[key], number))
+        differ = int((mask != (label_map[plane_of[key]] == number)).sum())
         if differ:
             wrong.append(
                 f"{name}: frame {index} differs in {differ} pixels from segment {number} "
-                f"of the findings on the image {uid}"
+                f"of the findings on the image {key[0]}"
             )
     problems = [summed_up(wrong)] if wrong else []
     wanted = {(k, int(n)) for k, plane in enumerate(label_map) for n in np.unique(plane) if n}
@@ -59,7 +63,7 @@ def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
         plane, number = missing[0]
         more = f"; so do {len(missing) - 1} more" if len(missing) > 1 else ""
         problems.append(
-            f"{name}: segment {number} of the findings on the image {order[plane]} lacks its frame{more} "
+            f"{name}: segment {number} of the findings on the image {order[plane][0]} lacks its frame{more} "
             f"({len(frames_of(result.ds))} frames are there)"
         )
     return problems

@@ -15,6 +15,8 @@ from pydicom import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_node.model.planes import plane_header
+
 READ_ERRORS = (
     InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
     NotImplementedError, OverflowError, struct.error,
@@ -44,12 +46,17 @@ class ResultFile:
     ds: Dataset
 
 
+PlaneKey = tuple[str, int]
+"""SOP Instance UID and Frame Number (1 of a single image)."""
+
+
 class Sources:
-    """The source series by SOP Instance UID.
+    """The source images.
 
     Attributes:
         headers: as given.
         by_uid: the same by SOP Instance UID.
+        planes: the header of each image plane; an enhanced multi-frame object has several.
         slice_distance: mm between neighbouring slices along the planes' normal, None for a single slice.
     """
 
@@ -57,9 +64,11 @@ class Sources:
         self.headers = tuple(headers)
         self.by_uid = {text(h, "SOPInstanceUID"): h for h in headers}
         self.series = {text(h, "SeriesInstanceUID") for h in headers}
+        self.references = {text(h, "FrameOfReferenceUID") for h in headers}
+        self.planes = {(text(h, "SOPInstanceUID"), n): p for h in headers for n, p in _planes(h)}
         self.slice_distance = slice_distance(
-            [numbers(h, "ImagePositionPatient") for h in headers],
-            numbers(headers[0], "ImageOrientationPatient") if headers else [],
+            [numbers(p, "ImagePositionPatient") for p in self.planes.values()],
+            numbers(self.first_plane, "ImageOrientationPatient") if headers else [],
         )
 
     @property
@@ -68,14 +77,25 @@ class Sources:
         return self.headers[0]
 
     @property
-    def stacked(self) -> list[str] | None:
-        """SOP Instance UIDs in the order of the slices along their normal; None if one has no place in space."""
-        positions = [numbers(h, "ImagePositionPatient") for h in self.headers]
-        orientation = numbers(self.first, "ImageOrientationPatient") if self.headers else []
+    def first_plane(self) -> Dataset:
+        """The first plane; only where there is a header."""
+        return next(iter(self.planes.values()))
+
+    @property
+    def stacked(self) -> list[PlaneKey] | None:
+        """The planes in the order of the slices along their normal; None if one has no place in space."""
+        positions = [numbers(p, "ImagePositionPatient") for p in self.planes.values()]
+        orientation = numbers(self.first_plane, "ImageOrientationPatient") if self.headers else []
         if len(orientation) != 6 or any(len(p) != 3 for p in positions):
             return None
         depths = np.asarray(positions) @ unit_normal(orientation)
-        return [text(self.headers[i], "SOPInstanceUID") for i in np.argsort(depths, kind="stable")]
+        keys = list(self.planes)
+        return [keys[i] for i in np.argsort(depths, kind="stable")]
+
+
+def _planes(header: Dataset) -> Iterator[tuple[int, Dataset]]:
+    for number in range(1, max(1, len(items(header, "PerFrameFunctionalGroupsSequence"))) + 1):
+        yield number, plane_header(header, number)
 
 
 def read_result(path: Path) -> tuple[ResultFile | None, str]:

@@ -53,10 +53,13 @@ def check_results(
         results: Part 10 files. An unreadable one is a problem, not an exception.
         headers: the source series, in any order; empty: only what the results say of themselves and of
             one another is checked.
-        findings: what the results were made of, on the grid of :class:`~dicom_node.algorithm.Volume` (slices in
-            their order along the normal): every mask must then be the label map's. None: masks are not compared.
+        findings: what the results were made of. Every mask must be the label map's, whose planes are the findings'
+            frames, or the source images in their order along the normal. None: masks are not compared.
     """
-    found = None if findings is None else Found(findings.label_map, bool(findings.measurements))
+    found = None
+    if findings is not None:
+        frames = tuple((f.SOPInstanceUID, f.number) for f in findings.frames)
+        found = Found(findings.label_map, bool(findings.measurements), frames or None)
     with _quiet():
         objects, problems = _read(results)
         if not results:
@@ -117,7 +120,8 @@ def _saved_findings(folder: Path, objects: Sequence[ResultFile]) -> tuple[Found 
         rest = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
         if label_map.ndim != 3 or label_map.dtype != np.uint8:
             raise ValueError("the label map is no 3-D uint8 array")
-        return Found(label_map, bool(rest["measurements"])), ""
+        frames = tuple((str(f["SOPInstanceUID"]), int(f["number"])) for f in rest["frames"])
+        return Found(label_map, bool(rest["measurements"]), frames or None), ""
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         return None, f"the findings beside the results cannot be read ({type(e).__name__}): masks were not compared"
 

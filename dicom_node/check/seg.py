@@ -14,8 +14,8 @@ from dicom_node.check.frames import (
     position,
     segment_number,
     shared,
+    source_plane,
     source_references,
-    source_uid,
     summed_up,
 )
 from dicom_node.check.identity import Identity
@@ -88,10 +88,10 @@ def _check_layout(result: ResultFile) -> list[str]:
 def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     ds, name = result.ds, result.name
     problems = []
-    if text(ds, "FrameOfReferenceUID") != text(sources.first, "FrameOfReferenceUID"):
+    if text(ds, "FrameOfReferenceUID") not in sources.references:
         problems.append(
             f"{name}: FrameOfReferenceUID is {text(ds, 'FrameOfReferenceUID')}, "
-            f"that of the source images is {text(sources.first, 'FrameOfReferenceUID')}"
+            f"that of the source images is {' or '.join(sorted(sources.references)[:3])}"
         )
     series = items(ds, "ReferencedSeriesSequence")
     if not series:
@@ -121,7 +121,7 @@ def _listed(ds: Dataset) -> set[str]:
 
 
 def _check_grid(result: ResultFile, sources: Sources) -> list[str]:
-    ds, name, first = result.ds, result.name, sources.first
+    ds, name, first = result.ds, result.name, sources.first_plane
     problems = []
     for keyword in ("Rows", "Columns"):
         if value(ds, keyword) != value(first, keyword):
@@ -166,7 +166,7 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
             fault = f"repeats the DimensionIndexValues {dimensions}" if dimensions else "has no DimensionIndexValues"
             found.setdefault("dimensions", []).append(f"{where} {fault}")
         indices.add(dimensions)
-        uid = source_uid(frame)
+        uid, _ = source_plane(frame)
         if uid and uid not in listed:
             found.setdefault("unlisted", []).append(f"{where} refers to {uid}, which ReferencedSeriesSequence lacks")
         for kind, problem in _check_frame_source(frame, place, sources):
@@ -181,10 +181,21 @@ def _check_frame_source(frame: Dataset, place: list[float], sources: Sources) ->
     uid = text(references[0], "ReferencedSOPInstanceUID")
     if not sources.headers:
         return []
-    image = sources.by_uid.get(uid)
+    key = source_plane(frame)
+    image = sources.planes.get(key)
     if image is None:
-        return [("unknown", f"refers to the image {uid}, which is no source image")]
+        of_frame = f"frame {key[1]} of " if uid in sources.by_uid else ""
+        return [("unknown", f"refers to {of_frame}the image {uid}, which is no source image")]
     problems = []
+    multiple = numbers(sources.by_uid[uid], "NumberOfFrames")
+    if bool(multiple) != bool(numbers(references[0], "ReferencedFrameNumber")):
+        problems.append(
+            (
+                "number",
+                f"refers to the {'multi-frame' if multiple else 'single'} image {uid} "
+                f"{'without' if multiple else 'with'} a ReferencedFrameNumber",
+            )
+        )
     if text(references[0], "ReferencedSOPClassUID") != text(image, "SOPClassUID"):
         problems.append(("class", f"gives the image {uid} another ReferencedSOPClassUID than it has"))
     expected = numbers(image, "ImagePositionPatient")
@@ -268,7 +279,7 @@ def _anatomy(item: Dataset) -> CodeKey:
 def _voxel_volume(ds: Dataset, sources: Sources) -> float:
     """mm³, by the source's geometry where it is known, since the SEG's own may be what is wrong."""
     measures = shared(ds, "PixelMeasuresSequence")
-    spacing = numbers(sources.first, "PixelSpacing") if sources.headers else numbers(measures, "PixelSpacing")
+    spacing = numbers(sources.first_plane, "PixelSpacing") if sources.headers else numbers(measures, "PixelSpacing")
     distance = sources.slice_distance
     if distance is None:
         own = numbers(measures, "SpacingBetweenSlices") or numbers(measures, "SliceThickness")

@@ -30,6 +30,13 @@ _UNIT_MEANINGS: Mapping[str, str] = {
     "s": "second",
     "ms": "millisecond",
     "deg": "degree",
+    "g": "gram",
+    "g/m2": "gram per square meter",
+    "mL/m2": "milliliter per square meter",
+    "m2": "square meter",
+    "L/min": "liter per minute",
+    "L/min/m2": "liter per minute per square meter",
+    "{H.B.}/min": "heart beats per minute",
 }
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]+")

@@ -27,14 +27,15 @@ def encode_findings(
 
     Args:
         findings: label map, segments and measurements.
-        headers: the source series, one single-frame image a slice, in the order of the label map's slices.
+        headers: the source images; where the findings name no frames, one single-frame image a slice, in the
+            order of the label map's slices.
         context: who made it, when.
         out: folder, made if absent.
 
     Raises:
         EncodeError: the findings cannot be written, or the headers lack a UID or a place in space.
     """
-    source = read_source(headers, [*_own_texts(context), *texts(findings)])
+    source = read_source(headers, [*_own_texts(context), *texts(findings)], frames=findings.frames)
     seg = build_seg(findings, source, context) if findings.label_map.any() else None
     report = build_report(findings, seg, source, context)
     written = [] if seg is None else [write(seg, "seg", out)]

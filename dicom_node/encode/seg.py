@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import highdicom
 import highdicom.color
 import highdicom.seg
@@ -15,6 +17,7 @@ from dicom_node.algorithm import Findings, Segment
 from dicom_node.encode.codes import concept, laterality, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
+from dicom_node.encode.frames import refer_to_frames, slices_of
 from dicom_node.encode.source import Source, slice_distance
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
@@ -34,14 +37,19 @@ def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
     Raises:
         EncodeError: label map and images differ in shape, or the findings cannot be written.
     """
-    image = source.first
-    shape = (len(source.images), int(image.Rows), int(image.Columns))
+    image = source.planes[0].image
+    shape = (len(source.planes), int(image.Rows), int(image.Columns))
     if findings.label_map.shape != shape:
         raise EncodeError(f"the label map's shape is {findings.label_map.shape}, that of the source images {shape}")
     if not findings.label_map.any():
         raise EncodeError("the label map is empty: no SEG can be made of it")
     uids = ResultUids(context.key)
-    seg: Dataset = build("SEG", lambda: _segmentation(findings.label_map, findings.segments, source, context, uids))
+    slices = slices_of(findings, source.planes)
+    pixels = findings.label_map if len(slices) == len(source.planes) else _stacked(findings, slices)
+    images = [source.planes[planes[0]].image for planes in slices]
+    seg: Dataset = build("SEG", lambda: _segmentation(pixels, findings.segments, images, context, uids))
+    if findings.frames:
+        refer_to_frames(seg, findings.label_map, source.planes)
     finish(seg, source, context)
     if "BodyPartExamined" in source.first:
         seg.BodyPartExamined = source.first.BodyPartExamined
@@ -49,23 +57,29 @@ def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
     for item in seg.DimensionIndexSequence:
         item.DimensionOrganizationUID = uids.dimension_organization()
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    if "SpacingBetweenSlices" not in measures and len(source.images) > 1:
+    if "SpacingBetweenSlices" not in measures and len(images) > 1:
         # highdicom leaves it out of a sheared stack (tilted gantry).
-        measures.SpacingBetweenSlices = f"{slice_distance(source.images):.10g}"
+        measures.SpacingBetweenSlices = f"{slice_distance(images):.10g}"
     return seg
 
 
+def _stacked(findings: Findings, slices: Sequence[Sequence[int]]) -> npt.NDArray[np.uint8]:
+    """One plane a slice and segment, shape (slices, rows, columns, segments): segments may overlap."""
+    found = [findings.label_map[list(planes)] for planes in slices]
+    return np.stack([np.stack([(x == s.value).any(0) for x in found]) for s in findings.segments], -1).astype(np.uint8)
+
+
 def _segmentation(
-    label_map: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8],
     segments: tuple[Segment, ...],
-    source: Source,
+    images: list[Dataset],
     context: Context,
     uids: ResultUids,
 ) -> Dataset:
     identity = context.identity
     seg: Dataset = highdicom.seg.Segmentation(
-        source_images=list(source.images),
-        pixel_array=label_map,
+        source_images=images,
+        pixel_array=pixels,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(s, context, uids) for s in segments],
         series_instance_uid=uids.series("seg"),

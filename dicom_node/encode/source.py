@@ -20,7 +20,9 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.multival import MultiValue
 
+from dicom_node.algorithm import Frame
 from dicom_node.errors import EncodeError
+from dicom_node.model.planes import plane_header
 
 # Kept verbatim, ill-formed or not: a result must carry the identity that its images carry.
 _IDENTITY = (
@@ -50,33 +52,53 @@ UTF_8 = "ISO_IR 192"
 
 
 @dataclass(frozen=True)
-class Source:
-    """A series without pixels.
+class Plane:
+    """Where one plane of a label map lies.
 
     Attributes:
-        images: one dataset a slice, in the slices' order, with what the results need but the patient's name.
+        image: the plane's own position, orientation and spacing, and the UIDs of the image it is of.
+        number: Frame Number, from 1, in a multi-frame image; None: the image is a single one.
+    """
+
+    image: Dataset
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was analysed, without pixels.
+
+    Attributes:
+        images: one dataset for each image, with what the results need but the patient's name.
+        planes: one for each plane of the label map; empty where no mask is to be placed.
         patient_name: kept apart from highdicom, which logs a name that it finds odd.
         character_set: Specific Character Set for the results.
     """
 
     images: tuple[Dataset, ...]
+    planes: tuple[Plane, ...]
     patient_name: DataElement
     character_set: str | list[str]
 
     @property
     def first(self) -> Dataset:
-        """The first slice: it speaks for patient and study."""
+        """The first image: it speaks for patient and study."""
         return self.images[0]
 
 
-def read_source(headers: Sequence[Dataset], own_texts: Iterable[str], *, on_grid: bool = True) -> Source:
+def read_source(
+    headers: Sequence[Dataset], own_texts: Iterable[str], *, on_grid: bool = True, frames: Sequence[Frame] = ()
+) -> Source:
     """Take what results need from the source's headers.
 
     Args:
-        headers: one a slice; pixel data is not needed and not kept.
+        headers: one an image; pixel data is not needed and not kept.
         own_texts: what the results will say beside the source's strings; it may need another character set.
         on_grid: whether a mask is to be placed on the images. False for a report that only names them:
             images that have no place in space, or are multi-frame, will do.
+        frames: the planes of the mask, if they are not the images in their order. They may be of several series,
+            and then need not name the same frame of reference: some scanners give each image one of its own. The
+            reader of the images has found out that they lie in one.
 
     Raises:
         EncodeError: there is no image, an image has no UID or no place in space, or the headers are of
@@ -84,22 +106,43 @@ def read_source(headers: Sequence[Dataset], own_texts: Iterable[str], *, on_grid
     """
     if not headers:
         raise EncodeError("there is no source image")
-    images = tuple(_tidy(header, on_grid) for header in headers)
+    alone = on_grid and not frames
+    images = tuple(_tidy(header, alone) for header in headers)
     for keyword in (
         "StudyInstanceUID",
         "PatientID",
-        *(("SeriesInstanceUID", "FrameOfReferenceUID") if on_grid else ()),
+        *(("SeriesInstanceUID", "FrameOfReferenceUID") if alone else ()),
     ):
         values = {str(image.get(keyword)) for image in images}
         if len(values) > 1:
             raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
-    if on_grid:
-        _complete_thickness(images)
+    planes = _planes(headers, frames) if frames else tuple(Plane(image) for image in images if on_grid)
+    if planes:
+        _complete_thickness([p.image for p in planes])
     character_set = _character_set(headers[0], images[0], own_texts)
     patient_name = images[0]["PatientName"]
-    for image in images:
+    for image in (*images, *(p.image for p in planes)):
         _add(image, "PatientName", "")
-    return Source(images, patient_name, character_set)
+    return Source(images, planes, patient_name, character_set)
+
+
+def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane, ...]:
+    """The frames' own headers, all in the frame of reference of the first."""
+    by_uid = {_text(h, "SOPInstanceUID"): h for h in headers}
+    planes = []
+    for frame in frames:
+        header = by_uid.get(frame.SOPInstanceUID)
+        if header is None:
+            raise EncodeError(f"the findings name the image {frame.SOPInstanceUID}, which is no source image")
+        try:
+            image = _tidy(plane_header(header, frame.number), on_grid=True)
+        except LookupError as e:
+            raise EncodeError(str(e)) from e
+        is_frame = (_numbers(header, "NumberOfFrames", 1) or [0])[0] > 0
+        planes.append(Plane(image, frame.number if is_frame else None))
+    for plane in planes:
+        plane.image.FrameOfReferenceUID = planes[0].image.FrameOfReferenceUID
+    return tuple(planes)
 
 
 def _complete_thickness(images: Sequence[Dataset]) -> None:

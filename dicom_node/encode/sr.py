@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from highdicom import sr
 from pydicom import Dataset
@@ -73,7 +74,7 @@ def texts(findings: Findings) -> list[str]:
     for s in findings.segments:
         found += [s.label, s.category.meaning, s.type.meaning]
     for m in findings.measurements:
-        found += [m.name, m.unit, m.code.meaning, m.site.meaning, m.method or ""]
+        found += [m.name, m.unit, m.code.meaning, m.site.meaning, m.method or "", m.group or ""]
     return found
 
 
@@ -194,7 +195,11 @@ class _Groups:
         """Segments first, in their order, then the other measurements in theirs."""
         groups = [self._of_segment(s) for s in self.findings.segments if s.value in self.present]
         groups += [self._of_absent_segment(s) for s in self.findings.segments if self._is_absent(s)]
-        groups += [self._of_measurement(m) for m in self.findings.measurements if not self._is_of_one_segment(m)]
+        others: dict[tuple[str, str], list[Measurement]] = {}
+        for m in self.findings.measurements:
+            if not self._is_of_one_segment(m):
+                others.setdefault(("group", m.group) if m.group else ("measurement", m.name), []).append(m)
+        groups += [self._of_measurements(title, ms) for (_, title), ms in others.items()]
         return groups
 
     def _is_absent(self, segment: Segment) -> bool:
@@ -214,7 +219,6 @@ class _Groups:
         assert self.seg is not None
         measurements = self.findings.measurements
         own = [m for m in measurements if m.segments == (segment.value,) and self._is_of_one_segment(m)]
-        series = self.source.first.SeriesInstanceUID
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(
                 uid=self.uids.segment(segment.value), identifier=long_string(segment.label)
@@ -223,7 +227,7 @@ class _Groups:
                 sop_class_uid=self.seg.SOPClassUID,
                 sop_instance_uid=self.seg.SOPInstanceUID,
                 segment_number=segment.value,
-                source_series=sr.SourceSeriesForSegmentation(referenced_series_instance_uid=series),
+                **self._sources(segment),
             ),
             finding_category=concept(segment.category),
             finding_type=concept(segment.type),
@@ -232,6 +236,22 @@ class _Groups:
             measurements=[self._measurement(m) for m in own],
         )
         return _with_comments(group[0], [c for m in own for c in _sentences(m)])
+
+    def _sources(self, segment: Segment) -> dict[str, Any]:
+        """What the segment was found in: the series, or, of a part of what was analysed, the very frames."""
+        if not self.findings.frames:
+            series = self.source.first.SeriesInstanceUID
+            return {"source_series": sr.SourceSeriesForSegmentation(referenced_series_instance_uid=series)}
+        numbers: dict[tuple[str, str], list[int]] = {}
+        for plane, labels in zip(self.source.planes, self.findings.label_map, strict=True):
+            if (labels == segment.value).any():
+                image = (str(plane.image.SOPClassUID), str(plane.image.SOPInstanceUID))
+                numbers.setdefault(image, []).extend([plane.number] if plane.number is not None else [])
+        images = [
+            sr.SourceImageForSegmentation(sop_class, instance, referenced_frame_numbers=frames or None)
+            for (sop_class, instance), frames in numbers.items()
+        ]
+        return {"source_images": images}
 
     def _of_absent_segment(self, segment: Segment) -> Dataset:
         group = sr.MeasurementsAndQualitativeEvaluations(
@@ -246,15 +266,15 @@ class _Groups:
         )
         return _with_comments(group[0], [f"{segment.label}: not found, no voxel was marked."])
 
-    def _of_measurement(self, m: Measurement) -> Dataset:
+    def _of_measurements(self, title: str, measurements: Sequence[Measurement]) -> Dataset:
         group = sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(m.name), identifier=m.name),
-            finding_type=concept(m.site),
-            finding_sites=_sites([m]),
+            tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(title), identifier=title),
+            finding_type=concept(measurements[0].site),
+            finding_sites=_sites(measurements),
             algorithm_id=self._algorithm(),
-            measurements=[self._measurement(m)],
+            measurements=[self._measurement(m) for m in measurements],
         )
-        return _with_comments(group[0], _sentences(m))
+        return _with_comments(group[0], [c for m in measurements for c in _sentences(m)])
 
     def _measurement(self, m: Measurement) -> sr.Measurement:
         """TID 300. A number that is of segments refers to them (TID 320), so that it can be computed again."""
@@ -275,6 +295,7 @@ class _Groups:
             value=float(f"{m.value:.6g}"),
             unit=unit(m.unit),
             tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(m.name), identifier=m.name),
+            derivation=None if m.derivation is None else concept(m.derivation),
             finding_sites=_sites([m]),
             referenced_images=images,
         )

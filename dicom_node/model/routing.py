@@ -47,6 +47,7 @@ ROUTING_KEYWORDS: Final = (
     "ConvolutionKernel",
     "KVP",
     "CardiacNumberOfImages",
+    "CardiacSynchronizationTechnique",
     "TriggerTime",
     "TemporalPositionIdentifier",
     "NumberOfTemporalPositions",

@@ -10,6 +10,7 @@ from dicom_node.model.instance import Series
 from dicom_node.route.body_part import infer_body_part
 from dicom_node.route.contrast_agent import enhanced
 from dicom_node.route.evidence import Evidence, number, numbers, values, words
+from dicom_node.route.heartbeats import cine_together
 from dicom_node.route.rules import Condition, Rule
 from dicom_node.route.series_kind import infer_series_kind, slice_count, without_localizers
 
@@ -80,21 +81,24 @@ class _Candidate:
 def decide(series: Sequence[Series], rules: Sequence[Rule], accepts: Mapping[str, Mapping[str, Any]]) -> Decision:
     """Decide for a whole study. The same study and rules always give the same decision.
 
-    The node's own results never count. Within a rule the best series is wanted unless the rule says
-    ``series: all``: first the kind that the rule names first, then native before contrast-enhanced, original before
-    derived, more slices, finer voxels, lower Series Number. An algorithm that an earlier rule runs is not run again
-    by a later one, except on other series by a rule with ``series: all``.
+    The node's own results never count. Within a rule the best series is wanted: first the kind that the rule names
+    first, then native before contrast-enhanced, original before derived, more slices, finer voxels, lower Series
+    Number. Each that suits is wanted if the rule says ``series: all``, or if the algorithm takes a cine, which
+    scanners send in one series or in many. An algorithm that an earlier rule runs is not run again by a later one,
+    except on other series by a rule with ``series: all``.
 
     Args:
         series: the series of one study.
-        accepts: by algorithm id, what its manifest accepts (``Modality``: list, empty for any; ``min_slices``).
+        accepts: by algorithm id, what its manifest accepts (``Modality``: list, empty for any; ``min_slices``),
+            and its ``input``.
     """
     foreign = [replace(s, instances=tuple(i for i in s.instances if not i.own)) for s in series]
     foreign = [s for s in foreign if s.instances]
     patients = {i.patient_key for s in foreign for i in s.instances}
     if len(patients) > 1:
         return Decision(f"it holds instances of {len(patients)} patients under one Study Instance UID", ())
-    candidates = sorted(map(_candidate, foreign), key=_order)
+    together = cine_together(foreign)
+    candidates = sorted((_candidate(s, together.get(s.SeriesInstanceUID)) for s in foreign), key=_order)
     routes: list[Route] = []
     taken: dict[str, dict[str, str]] = {}  # algorithm -> series UID -> the rule that wants it
     for rule in rules:
@@ -102,10 +106,11 @@ def decide(series: Sequence[Series], rules: Sequence[Rule], accepts: Mapping[str
     return Decision(None, tuple(routes))
 
 
-def _candidate(series: Series) -> _Candidate:
+def _candidate(series: Series, kind: Evidence | None) -> _Candidate:
     images = [i for i in series.instances if number(i.tags, "Rows")]
     tags = without_localizers(images)[0].tags if images else series.tags
-    return _Candidate(series, tags, infer_series_kind(series), infer_body_part(tags), slice_count(series))
+    kind = kind or infer_series_kind(series)
+    return _Candidate(series, tags, kind, infer_body_part(tags), slice_count(series))
 
 
 def _order(c: _Candidate) -> tuple[float, str]:
@@ -119,6 +124,7 @@ def _apply(
     """One rule's routes; series that it wants are added to ``taken``."""
     against = {c.series.SeriesInstanceUID: _against(rule, c, accepts) for c in candidates}
     suitable = [c for c in candidates if not against[c.series.SeriesInstanceUID]]
+    choose = rule.series == "best" and accepts.get("input") != "cine"
     best = min(suitable, key=lambda c: _rank(rule, c), default=None)
     earlier = dict(taken)
     routes = []
@@ -127,7 +133,7 @@ def _apply(
         reason = against[uid]
         if not reason and earlier and (rule.series == "best" or uid in earlier):
             reason = f"rule {earlier.get(uid) or next(iter(earlier.values()))!r} already runs {rule.algorithm}"
-        if not reason and rule.series == "best" and best is not None and c is not best:
+        if not reason and choose and best is not None and c is not best:
             reason = f"{best.name} is preferred: {_preferred_because(rule, best, c)}"
         wanted = not reason
         if wanted:

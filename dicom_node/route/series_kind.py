@@ -160,6 +160,9 @@ def _cine(images: Sequence[Instance], tags: Mapping[str, Any], modality: str) ->
     places = {tuple(round(v, 1) for v in numbers(i.tags, "ImagePositionPatient")) for i in images}
     if len(times) > _FEW and len(places) < len(images):
         return Evidence("cine", f"TriggerTime: {len(times)} phases")
+    synchronised = next(iter(words(tags, "CardiacSynchronizationTechnique")), "NONE")
+    if synchronised != "NONE" and _frames(images) > _FEW:
+        return Evidence("cine", f"CardiacSynchronizationTechnique: {synchronised}")
     if modality in ("US", "XA", "RF", "IVUS") and any((number(i.tags, "NumberOfFrames") or 1) > 1 for i in images):
         return Evidence("cine", f"NumberOfFrames, Modality: {modality}")
     return None

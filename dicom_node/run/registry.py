@@ -56,8 +56,9 @@ class Manifest(_Part):
     """For people; stands in every result."""
     version: str = Field(min_length=1, max_length=64)
     description: str
-    input: Literal["volume"]
-    """``volume``: one series of parallel slices at even steps."""
+    input: Literal["volume", "cine"]
+    """``volume``: one series of parallel slices at even steps. ``cine``: a study's beating short-axis stack, from
+    all its series that the rule wants."""
     accepts: Accepts = Accepts()
     procedure: CodeEntry
     """How the images were made: the report's Procedure Reported (PS3.16 CID 100)."""
@@ -81,6 +82,11 @@ class Algorithm:
         weights_digest = hashlib.sha256(digests.encode()).hexdigest() if digests else ""
         device_uid = derive_uid("device", m.id, m.version, weights_digest)
         return AlgorithmIdentity(m.id, m.name, m.version, weights_digest, device_uid)
+
+    @property
+    def accepts(self) -> dict[str, Any]:
+        """What routing has to know of it."""
+        return {**self.manifest.accepts.model_dump(), "input": self.manifest.input}
 
     @property
     def procedure(self) -> Code:

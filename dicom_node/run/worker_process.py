@@ -23,10 +23,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from pydicom import Dataset
 
 from dicom_node import log
-from dicom_node.algorithm import AlgorithmFunction, Bundle, Findings
+from dicom_node.algorithm import AlgorithmFunction, Bundle, Cine, Findings, Volume
 from dicom_node.errors import AlgorithmError, NotAnalysed
+from dicom_node.run.cine import read_cine
 from dicom_node.run.findings_io import save_findings
 from dicom_node.run.registry import Algorithm
 from dicom_node.run.volumes import read_volume
@@ -67,7 +69,9 @@ def main(
                 logger.info("algorithm_loaded", algorithm=algorithm.manifest.id, device=machine["device"])
             answer: dict[str, Any] = {"outcome": "loaded"}
             if paths is not None:
-                answer = _analyse(loaded[algorithm.manifest.id], paths, out, machine["device"])
+                answer = _analyse(
+                    loaded[algorithm.manifest.id], algorithm.manifest.input, paths, out, machine["device"]
+                )
         except NotAnalysed as e:
             answer = {"outcome": "not_analysed", "reason": str(e)}
         except Exception as e:  # noqa: BLE001 - the process's border: whatever an algorithm raises becomes an answer
@@ -131,32 +135,53 @@ def _import(folder: Path, name: str) -> ModuleType:
     return module
 
 
-def _analyse(function: AlgorithmFunction, paths: list[Path], out: Path, device: str) -> dict[str, Any]:
+def _analyse(function: AlgorithmFunction, kind: str, paths: list[Path], out: Path, device: str) -> dict[str, Any]:
     import torch
 
     started = time.perf_counter()
-    source = read_volume(paths)
+    given, headers, source_notes = _read(kind, paths)
     read = time.perf_counter()
     _seed()
     with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device != "cpu"):
-        findings = function(source.volume)
+        findings = function(given)  # type: ignore[arg-type]  # the manifest's input says which it takes
     if not isinstance(findings, Findings):
         raise AlgorithmError(f"the algorithm returned {type(findings).__name__}, not Findings")
-    if findings.label_map.shape != source.volume.array.shape:
-        raise AlgorithmError("the algorithm's label map is not on the grid of the series")
-    findings = replace(findings, notes=(*findings.notes, *source.notes))
+    _check_grid(findings, given)
+    findings = replace(findings, notes=(*findings.notes, *source_notes))
     save_findings(findings, out)
-    order = [str(h.filename) for h in source.headers]
     measurements = [{**asdict(m), "flag": m.flag} for m in findings.measurements]
     return {
         "outcome": "found",
-        "order": order,
+        "order": list(dict.fromkeys(str(h.filename) for h in headers)),
         "measurements": json.loads(json.dumps(measurements)),
         "notes": list(findings.notes),
         "details": dict(findings.details),
         "read_seconds": read - started,
         "infer_seconds": time.perf_counter() - read,
     }
+
+
+def _read(kind: str, paths: list[Path]) -> tuple[Volume | Cine, list[Dataset], tuple[str, ...]]:
+    """What the algorithm is given, the headers that it came from in its order, and notes."""
+    if kind == "cine":
+        cine = read_cine(paths)
+        return cine.cine, [header for phase in cine.headers for header in phase], cine.notes
+    source = read_volume(paths)
+    return source.volume, list(source.headers), tuple(source.notes)
+
+
+def _check_grid(findings: Findings, given: Volume | Cine) -> None:
+    """Raises AlgorithmError where the label map cannot be laid over the images."""
+    shape = findings.label_map.shape
+    if isinstance(given, Volume):
+        if findings.frames or shape != given.array.shape:
+            raise AlgorithmError("the algorithm's label map is not on the grid of the series")
+        return
+    known = {frame for phase in given.frames for frame in phase}
+    if len(findings.frames) != shape[0] or not known.issuperset(findings.frames):
+        raise AlgorithmError("the algorithm's label map does not name a frame of the cine for each of its planes")
+    if shape[1:] != given.array.shape[2:]:
+        raise AlgorithmError("the algorithm's label map is not on the grid of the cine")
 
 
 def _seed() -> None:

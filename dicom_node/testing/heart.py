@@ -31,6 +31,8 @@ _FILLED = 0.88
 """Part of the heartbeat from which on it is full again."""
 _EDGE = 1.2
 """mm over which one tissue passes into another, as pixels blur it."""
+_TRABECULAE = 4.5
+"""mm inside the full cavity over which muscle bars pass into blood; like papillary muscles they are cavity."""
 _BLOOD, _MUSCLE, _LUNG, _FAT, _LIVER, _BONE = 215.0, 72.0, 18.0, 165.0, 88.0, 60.0
 
 
@@ -145,7 +147,7 @@ def beating(points: Array, chest: Image, moment: float, ventricle: Ventricle) ->
     length = ventricle.length
     full = ventricle.radii(0.0)[1]
     # a sac of fat, which does not beat, so that nothing behind the heart shows when it contracts
-    _paint(inside, _ellipsoid(a, np.hypot(s - 18, i) * 0.72, full + 5, length + 22, two_sided=True), _FAT - 35.0)
+    _paint(inside, _ellipsoid(a, np.hypot(s - 18, i) * 0.72, full + 5, length + 22, two_sided=True), _FAT)
     swing = inner / ventricle.radii(0.0)[0]
     right_ventricle = _ellipsoid(a, np.hypot((s - 30) / 1.15, i) / (0.75 + 0.25 * swing), 36, length - 6)
     _paint(inside, right_ventricle + 3.5, _MUSCLE)
@@ -155,7 +157,14 @@ def beating(points: Array, chest: Image, moment: float, ventricle: Ventricle) ->
     _paint(inside, np.minimum(atrium, -a - 2), _BLOOD - 5)
     _paint(inside, _ellipsoid(a, r, outer, length + ventricle.apex), _MUSCLE)
     cavity = _ellipsoid(a, r, inner, length)
-    _paint(inside, cavity, _BLOOD - 14 * (a / length) ** 2)
+    # Trabeculae keep their volume: the layer grows thicker as the cavity shrinks around it.
+    tapering = np.sqrt(np.clip(1 - (a / length) ** 2, 0, None))
+    widest, surface = tapering * ventricle.radii(0.0)[0], tapering * inner
+    bars = widest**2 - np.clip(widest - _TRABECULAE, 0, None) ** 2
+    core = np.sqrt(np.clip(surface**2 - bars, 0, None))
+    trabecular = np.clip((surface - r) / np.maximum(surface - core, 1e-6), 0, 1)
+    blood = _BLOOD - 14 * (a / length) ** 2
+    _paint(inside, cavity, _MUSCLE + trabecular * (blood - _MUSCLE))
     for turn in (-0.9, 0.9):
         centre = 0.62 * inner * np.sqrt(np.clip(1 - (a / length) ** 2, 0, None))
         papillary = 3.6 - np.hypot(s + centre * math.cos(turn), i - centre * math.sin(turn))

@@ -125,11 +125,16 @@ def run_headers(s: Services, run: RunRow, answer: Mapping[str, Any]) -> list[pyd
 
 
 def replaced_report(s: Services, run: RunRow) -> ResultObject | None:
-    """The report of the same series' last revision that went out, which this run's report replaces."""
+    """The report of the same input's last revision that went out, which this run's report replaces.
+
+    A cine's input is the study, of which late series may come first: its run need not name the same series again.
+    """
+    algorithm = s.algorithms.get(run.algorithm)
+    of_study = algorithm is not None and algorithm.manifest.input == "cine"
     earlier = [
         r
         for r in s.runs.all(run.study_uid)
-        if r.algorithm == run.algorithm and r.series_uid == run.series_uid and r.revision < run.revision
+        if r.algorithm == run.algorithm and (of_study or r.series_uid == run.series_uid) and r.revision < run.revision
     ]
     for r in sorted(earlier, key=lambda r: r.revision, reverse=True):
         went_out = {d.sop_uid for d in s.runs.deliveries(r.run_id)}

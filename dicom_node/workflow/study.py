@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from dbos import DBOS
 
 from dicom_node import log
 from dicom_node.complete.quiet import find_complete
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.model.uids import derive_uid
-from dicom_node.route.decide import decide
+from dicom_node.route.decide import Route, decide
+from dicom_node.run.registry import Algorithm
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services, enqueue, result_key, services
 
@@ -53,6 +56,15 @@ def refuse(s: Services, study_uid: str, revision: int, reason: str) -> bool:
         return s.index.finish(c, study, StudyState.REFUSED, reason)
 
 
+def _one_run_each(wanted: Sequence[Route], algorithms: Mapping[str, Algorithm]) -> list[tuple[Route, list[str]]]:
+    """The runs to be made, each with its series: a cine is one run on all series that suit."""
+    runs: dict[tuple[str, str], tuple[Route, list[str]]] = {}
+    for r in wanted:
+        together = algorithms[r.algorithm].manifest.input == "cine"
+        runs.setdefault((r.algorithm, "" if together else r.series_uid), (r, []))[1].append(r.series_uid)
+    return list(runs.values())
+
+
 @DBOS.step(name="route")
 def route_step(study_uid: str, revision: int) -> None:
     """Decide what runs, and make the runs."""
@@ -61,7 +73,7 @@ def route_step(study_uid: str, revision: int) -> None:
     if study is None or study.revision != revision or study.state != StudyState.COMPLETE:
         return  # a later image made another revision, which is routed instead; or this one has been routed
     series = s.index.series(study_uid)
-    accepts = {a.manifest.id: a.manifest.accepts.model_dump() for a in s.algorithms.values()}
+    accepts = {a.manifest.id: a.accepts for a in s.algorithms.values()}
     decision = decide(series, s.rules, accepts)
     wanted = [r for r in decision.routes if r.wanted]
     state, reason = StudyState.ROUTED, ""
@@ -78,9 +90,9 @@ def route_step(study_uid: str, revision: int) -> None:
         if not s.index.finish(c, study, state, reason):
             return
         s.runs.set_routes(c, study_uid, revision, rows)
-        for r in wanted:
+        for r, series_uids in _one_run_each(wanted, s.algorithms):
             algorithm = s.algorithms[r.algorithm]
-            instances = members[r.series_uid].instances
+            instances = [i for uid in series_uids for i in members[uid].instances]
             key = result_key(s.settings, algorithm, study_uid, instances)
             run = RunRow(
                 run_id=derive_uid("run", key),
