@@ -27,12 +27,14 @@ class Answer:
 
     Attributes:
         missing: so many bytes that the Content-Length promises never come: the connection ends instead.
+        pause: seconds before each byte of the body: a slow link.
     """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     missing: int = 0
+    pause: float = 0
 
 
 @dataclass
@@ -68,7 +70,9 @@ def web_server(answer: Callable[[Request], Answer], tls: ssl.SSLContext | None =
             self.end_headers()
             # The client may have given up on us.
             with contextlib.suppress(ConnectionError):
-                self.wfile.write(made.body)
+                for piece in (made.body[n : n + 1] for n in range(len(made.body))) if made.pause else [made.body]:
+                    state.stalled.wait(made.pause)
+                    self.wfile.write(piece)
             self.close_connection = self.close_connection or made.missing > 0
 
         do_GET = do_POST = do_PUT = do_DELETE = _any

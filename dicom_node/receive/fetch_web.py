@@ -10,9 +10,9 @@ from dicom_node import log
 from dicom_node.errors import InvalidInstance, OutOfResources, PeerError, ReceiveError
 from dicom_node.peer.http import HttpPeer
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.incoming_file import IncomingFile
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.multipart import MultipartReader
-from dicom_node.receive.part10 import IncomingFile
 from dicom_node.settings import Source
 
 _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'

@@ -11,9 +11,9 @@ from dicom_node import log
 from dicom_node.errors import InvalidInstance, OutOfResources, ReceiveError
 from dicom_node.model.instance import Instance
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.incoming_file import IncomingFile
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.multipart import MultipartReader
-from dicom_node.receive.part10 import IncomingFile
 from dicom_node.store.files import FileStore, Incoming
 from dicom_node.store.rows import RowWriter
 

@@ -43,19 +43,21 @@ class Archive:
         studies: files by Study Instance UID, in the order in which they became stable.
         status: of every answer, unless it is 200.
         missing: so many bytes of each file (or WADO-RS answer) never come.
+        honest: whether the Content-Length then tells so.
         first: the number before that of the first change.
     """
 
     studies: dict[str, dict[str, bytes]] = field(default_factory=dict)
     status: int = 200
     missing: int = 0
+    honest: bool = True
     first: int = 0
     claimed: int | None = None
     url: str = ""
     asked: list[str] = field(default_factory=list)
 
     def add(self, folder: Path, key: str) -> str:
-        datasets = slice_datasets(np.ones((2, 16, 16), np.uint16), AFFINE, key=key, header={"AccessionNumber": key})
+        datasets = slice_datasets(np.ones((2, 256, 256), np.uint16), AFFINE, key=key, header={"AccessionNumber": key})
         files = save(folder / key, datasets)
         uid = str(datasets[0].StudyInstanceUID)
         self.studies[uid] = {str(ds.SOPInstanceUID): f.read_bytes() for ds, f in zip(datasets, files, strict=True)}
@@ -76,7 +78,7 @@ class Archive:
         return Answer(200, json.dumps(self._json(parts.path, query, request.body)).encode())
 
     def _cut(self, body: bytes, headers: dict[str, str] | None = None) -> Answer:
-        return Answer(200, body[: len(body) - self.missing], headers or {}, missing=self.missing)
+        return Answer(200, body[: len(body) - self.missing], headers or {}, missing=self.missing * self.honest)
 
     def _json(self, path: str, query: dict[str, str], body: bytes) -> Any:
         changes = [
@@ -197,17 +199,21 @@ def test_wrong_credentials_and_unknown_studies_are_final(site: Site, tmp_path: P
     assert site.states() == {uid: "failed", "1.2.3.4": "failed"}
 
 
-@pytest.mark.parametrize("kind", ["orthanc", "dicomweb"])
-def test_a_half_answer_keeps_nothing_half(site: Site, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "honest", "words"),
+    [("orthanc", True, "broke off"), ("dicomweb", True, "broke off"), ("dicomweb", False, "breaks off")],
+)
+def test_a_half_answer_keeps_nothing_half(site: Site, tmp_path: Path, kind: str, honest: bool, words: str) -> None:
     uid = site.archive.add(tmp_path, "one")
     source = site.source(kind=kind)
     site.archive.missing = 700
+    site.archive.honest = honest
     site.ask(source, uid)
     assert site.fetch(source) == 0
     row = site.pulls.get("archive", uid)
     assert row is not None
     assert row.state == PullState.PENDING
-    assert "broke off" in row.reason
+    assert words in row.reason
     assert site.node.is_clean()
     assert set(site.node.instances()) <= set(list(site.archive.studies[uid])[:1])
     site.archive.missing = 0

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import ssl
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -163,6 +164,15 @@ def test_silence_is_told() -> None:
     ):
         web.request("GET", "/x")
     assert caught.value.retryable
+
+
+def test_a_slow_link_is_no_silence() -> None:
+    slow = Answer(200, b"twelve bytes", pause=0.1)
+    with web_server(lambda _: slow) as server, peer(server, timeout_seconds=0.6) as web:
+        started = time.monotonic()
+        answer = web.request("GET", "/x", stream=True)
+        assert b"".join(web.pieces(answer)) == slow.body
+        assert time.monotonic() - started > web.peer.timeout_seconds
 
 
 def test_a_trusted_server_and_a_trusted_client(authority: trustme.CA, tmp_path: Path) -> None:

@@ -158,10 +158,23 @@ def test_a_sender_that_hangs_up_leaves_nothing_half_written(
 def test_a_sender_that_stops_is_ended(node: Listening, files: list[bytes]) -> None:
     message = body(files[:1])
     with web_listening(node, idle_seconds=0.2) as web, socket.create_connection(("127.0.0.1", web.port)) as sender:
-        sender.settimeout(20)
+        sender.settimeout(10)
         sender.sendall(head_of(message) + message[:-3000])
         assert sender.recv(100).startswith(b"HTTP/1.1 408")
     assert node.is_clean()
+
+
+def test_a_slow_sender_is_heard_to_the_end(node: Listening, files: list[bytes]) -> None:
+    message = body(files[:1])
+    step = len(message) // 8 + 1
+
+    def slowly() -> Iterator[bytes]:
+        for at in range(0, len(message), step):
+            wait_for(lambda: False, 0.1)
+            yield message[at : at + step]
+
+    with web_listening(node, idle_seconds=0.6) as web:
+        assert told(post(web, slowly()))[0] == 200
 
 
 def test_a_full_disk_asks_to_try_again(node: Listening, web: WebListener, files: list[bytes]) -> None:
