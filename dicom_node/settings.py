@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from dicom_node.errors import ConfigurationError
-from dicom_node.settings_peers import AETitle, Peer, Section
+from dicom_node.settings_peers import AETitle, PeerSettings, Section
 from dicom_node.settings_peers import Destination as Destination
 from dicom_node.settings_peers import Source as Source
 from dicom_node.settings_web import DicomwebSettings as DicomwebSettings
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         return _named("source", name, self.sources)
 
 
-P = TypeVar("P", bound=Peer)
+P = TypeVar("P", bound=PeerSettings)
 
 
 def _named(what: str, name: str, peers: Sequence[P]) -> P:
@@ -258,7 +258,7 @@ def _check_border(where: str, settings: Settings) -> None:
     if settings.dicomweb.enabled:
         for key, problem in settings.dicomweb.problems():
             raise ConfigurationError(f"{where}: dicomweb.{key}: {problem}")
-    peers: dict[str, Sequence[Peer]] = {"destinations": settings.destinations, "sources": settings.sources}
+    peers: dict[str, Sequence[PeerSettings]] = {"destinations": settings.destinations, "sources": settings.sources}
     for key, several in peers.items():
         names = [peer.name for peer in several]
         for peer in several:

@@ -18,7 +18,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Peer(Section):
+class PeerSettings(Section):
     """Another system: by DIMSE at an AE title, host and port, by HTTP at a URL, or both."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -79,7 +79,7 @@ class Peer(Section):
 _DIMSE = ("ae_title", "host", "port")
 
 
-class Destination(Peer):
+class Destination(PeerSettings):
     """One place that results go to."""
 
     kind: Literal["dimse", "stow", "orthanc"] = "dimse"
@@ -117,7 +117,7 @@ class Destination(Peer):
         yield from self.lacks(f"confirm: {self.confirm}", *asked[self.confirm])
 
 
-class Source(Peer):
+class Source(PeerSettings):
     """One archive that studies are pulled from."""
 
     kind: Literal["dimse", "dicomweb", "orthanc"] = "dimse"

@@ -13,13 +13,13 @@ from pynetdicom.presentation import PresentationContext, build_context, build_ro
 
 from dicom_node.errors import PeerError
 from dicom_node.peer.outcomes import none_accepted, rejection
-from dicom_node.settings_peers import Peer
+from dicom_node.settings_peers import PeerSettings
 
 MAXIMUM_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
 
 
-def peer_name(peer: Peer) -> str:
+def peer_name(peer: PeerSettings) -> str:
     """How messages name a peer: ``name (AET@host:port)``."""
     return f"{peer.name} ({peer.ae_title}@{peer.host}:{peer.port})"
 
@@ -46,7 +46,7 @@ class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
 
 @contextlib.contextmanager
 def associate(
-    peer: Peer,
+    peer: PeerSettings,
     calling_ae_title: str,
     contexts: Sequence[tuple[str, str]],
     *,
@@ -77,7 +77,7 @@ def associate(
 
 def _request(
     ae: _Entity,
-    peer: Peer,
+    peer: PeerSettings,
     proposed: list[PresentationContext],
     receives: Iterable[str],
     on_store: Callable[[Any], Any] | None,

@@ -11,7 +11,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.errors import PeerError
 from dicom_node.peer.association import peer_name
-from dicom_node.settings_peers import Peer
+from dicom_node.settings_peers import PeerSettings
 
 _MODEL = str(StudyRootQueryRetrieveInformationModelFind)
 FIND_CONTEXTS = ((_MODEL, str(ExplicitVRLittleEndian)), (_MODEL, str(ImplicitVRLittleEndian)))
@@ -22,7 +22,7 @@ class FindRefused(PeerError):
     """The peer answered the query with a failure status."""
 
 
-def find(peer: Peer, association: Any, query: Dataset) -> list[Dataset]:
+def find(peer: PeerSettings, association: Any, query: Dataset) -> list[Dataset]:
     """The identifiers of all matches; the response's Status is that of PS3.4 section C.4.1.1.4.
 
     Args:

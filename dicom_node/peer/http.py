@@ -15,7 +15,7 @@ import requests
 import urllib3
 
 from dicom_node.errors import PeerError
-from dicom_node.settings_peers import Peer
+from dicom_node.settings_peers import PeerSettings
 
 _PIECE_BYTES = 1 << 16
 _TRY_AGAIN = (408, 425, 429, 507)
@@ -35,7 +35,7 @@ class HttpPeer:
         PeerError: on construction: a credential is not in the environment (not retryable).
     """
 
-    def __init__(self, peer: Peer, base: str) -> None:
+    def __init__(self, peer: PeerSettings, base: str) -> None:
         self.peer = peer
         self.base = base.rstrip("/")
         self.name = f"{peer.name} ({self.base})"
