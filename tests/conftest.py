@@ -27,7 +27,8 @@ def _logs_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def _absent(reason: str) -> None:
+def absent(reason: str) -> None:
+    """Skip with the reason, or fail with it where CI=true says that all must run."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and with CI=true this test must run")
     pytest.skip(reason)
@@ -39,7 +40,7 @@ def need_program(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    _absent(f"{' / '.join(names)} is not installed (Debian packages: dcmtk, orthanc, orthanc-dicomweb, dicom3tools)")
+    absent(f"{' / '.join(names)} is not installed (Debian packages: dcmtk, orthanc, orthanc-dicomweb, dicom3tools)")
     raise AssertionError("unreachable")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +11,26 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Code, Findings, Measurement, Segment
-from dicom_node.encode.codes import concept, laterality, long_string, series_description, unit
+from dicom_node.encode.codes import concept, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
+from dicom_node.encode.report_parts import (
+    CONTAINS,
+    algorithm_identification,
+    comment,
+    measurement_item,
+    sentences,
+    site,
+    sites,
+)
 from dicom_node.encode.seg import present_segments
 from dicom_node.encode.source import Source
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
-from dicom_node.model.result import readable
 
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
 MASK_VOLUME_UNITS = ("mL", "mm3")
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
-CONTAINS = sr.RelationshipTypeValues.CONTAINS
 HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
@@ -45,8 +51,8 @@ def build_report(findings: Findings, seg: Dataset | None, source: Source, contex
     remarks: list[Dataset] = [_code(codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded)]
     if seg is None and findings.segments:
         remarks.append(_code(codes.DCM.Finding, codes.DCM.Absent))
-        remarks.append(_comment("No finding: the algorithm marked no voxel of this series."))
-    remarks.extend(_comment(note) for note in findings.notes)
+        remarks.append(comment("No finding: the algorithm marked no voxel of this series."))
+    remarks.extend(comment(note) for note in findings.notes)
     evidence = [*source.images, *([seg] if seg is not None else [])]
     role_key = ("findings", str(seg.SOPInstanceUID) if seg is not None else "")
     return _document(groups, remarks, evidence, role_key, source, context)
@@ -63,7 +69,7 @@ def build_not_analysed(reason: str, source: Source, context: Context) -> Dataset
     """
     remarks = [
         _code(codes.DCM.SummaryOfAnalyses, codes.DCM.NotAttempted),
-        _comment(f"Not analysed, because {reason.strip().rstrip('.')}."),
+        comment(f"Not analysed, because {reason.strip().rstrip('.')}."),
     ]
     return _document([], remarks, source.images, ("not analysed", reason), source, context)
 
@@ -92,7 +98,7 @@ def _document(
     def make() -> Dataset:
         report: Dataset = sr.Comprehensive3DSR(
             evidence=list(evidence),
-            content=_root(groups, remarks, source, context),
+            content=report_root(groups, remarks, source, context),
             series_instance_uid=uids.series("sr"),
             series_number=context.series_number + 1,
             sop_instance_uid=uids.instance("sr", *role_key),
@@ -127,7 +133,7 @@ def _predecessors(source: Source, context: Context) -> list[Dataset] | None:
     return [item]
 
 
-def _root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: Source, context: Context) -> Dataset:
+def report_root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: Source, context: Context) -> Dataset:
     """TID 1500: language, device observer, procedure, images, measurements, remarks."""
     root: Dataset = sr.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
     content = sr.ContentSequence()
@@ -155,7 +161,7 @@ def _root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: Source,
         content.append(measurements)
     evaluations = sr.ContainerContentItem(concept(QUALITATIVE_EVALUATIONS), relationship_type=CONTAINS)
     made_by = f"Made by the algorithm {context.identity.name}, version {context.identity.version}."
-    evaluations.ContentSequence = sr.ContentSequence([*remarks, _comment(made_by), _comment(RESEARCH_USE)])
+    evaluations.ContentSequence = sr.ContentSequence([*remarks, comment(made_by), comment(RESEARCH_USE)])
     content.append(evaluations)
     root.ContentSequence = content
     return root
@@ -231,11 +237,11 @@ class _Groups:
             ),
             finding_category=concept(segment.category),
             finding_type=concept(segment.type),
-            finding_sites=_sites(own) or [_site(segment.type, segment.laterality)],
-            algorithm_id=self._algorithm(),
+            finding_sites=sites(own) or [site(segment.type, segment.laterality)],
+            algorithm_id=algorithm_identification(self.context),
             measurements=[self._measurement(m) for m in own],
         )
-        return _with_comments(group[0], [c for m in own for c in _sentences(m)])
+        return _with_comments(group[0], [c for m in own for c in sentences(m)])
 
     def _sources(self, segment: Segment) -> dict[str, Any]:
         """What the segment was found in: the series, or, of a part of what was analysed, the very frames."""
@@ -260,8 +266,8 @@ class _Groups:
             ),
             finding_category=concept(segment.category),
             finding_type=concept(segment.type),
-            finding_sites=[_site(segment.type, segment.laterality)],
-            algorithm_id=self._algorithm(),
+            finding_sites=[site(segment.type, segment.laterality)],
+            algorithm_id=algorithm_identification(self.context),
             qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.SummaryOfDetections, codes.DCM.Absent)],
         )
         return _with_comments(group[0], [f"{segment.label}: not found, no voxel was marked."])
@@ -270,16 +276,14 @@ class _Groups:
         group = sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(title), identifier=title),
             finding_type=concept(measurements[0].site),
-            finding_sites=_sites(measurements),
-            algorithm_id=self._algorithm(),
+            finding_sites=sites(measurements),
+            algorithm_id=algorithm_identification(self.context),
             measurements=[self._measurement(m) for m in measurements],
         )
-        return _with_comments(group[0], [c for m in measurements for c in _sentences(m)])
+        return _with_comments(group[0], [c for m in measurements for c in sentences(m)])
 
     def _measurement(self, m: Measurement) -> sr.Measurement:
         """TID 300. A number that is of segments refers to them (TID 320), so that it can be computed again."""
-        if not math.isfinite(m.value):
-            raise EncodeError(f"{m.name} is {m.value}: no number for a report")
         if m.from_mask and m.unit not in MASK_VOLUME_UNITS:
             raise EncodeError(f"{m.name} is a mask's volume in {m.unit}: it takes {' or '.join(MASK_VOLUME_UNITS)}")
         if m.from_mask and m.value > 0 and not self.present.intersection(m.segments):
@@ -290,54 +294,13 @@ class _Groups:
             numbers = sorted(self.present.intersection(m.segments))
             image.ReferencedSOPSequence[0].ReferencedSegmentNumber = numbers if len(numbers) > 1 else numbers[0]
             images = [image]
-        return sr.Measurement(
-            name=concept(m.code),
-            value=float(f"{m.value:.6g}"),
-            unit=unit(m.unit),
-            tracking_identifier=sr.TrackingIdentifier(uid=self.uids.measurement(m.name), identifier=m.name),
-            derivation=None if m.derivation is None else concept(m.derivation),
-            finding_sites=_sites([m]),
-            referenced_images=images,
-        )
-
-    def _algorithm(self) -> sr.AlgorithmIdentification:
-        """TID 4019."""
-        identity = self.context.identity
-        weights = [f"weights SHA-256 {identity.weights_digest}"] if identity.weights_digest else None
-        return sr.AlgorithmIdentification(
-            name=long_string(identity.name),
-            version=long_string(identity.version),
-            parameters=weights,
-            manufacturer=MANUFACTURER,
-        )
-
-
-def _sentences(m: Measurement) -> list[str]:
-    """What a viewer shows that prints no more than texts."""
-    value = f"{m.name} {readable(m.value)}{'' if m.unit == '1' else ' ' + m.unit}"
-    sentences = [f"{value} ({m.method})" if m.method else value]
-    if m.flag is not None:
-        sentences.append(f"To be reviewed: {m.flag}.")
-    return sentences
-
-
-def _sites(measurements: Sequence[Measurement]) -> list[sr.FindingSite]:
-    return [_site(code, side) for code, side in dict.fromkeys((m.site, m.laterality) for m in measurements)]
-
-
-def _site(code: Code, side: str | None) -> sr.FindingSite:
-    return sr.FindingSite(anatomic_location=concept(code), laterality=laterality(side))
+        return measurement_item(m, self.uids, images)
 
 
 def _with_comments(group: Dataset, comments: Sequence[str]) -> Dataset:
     for text in comments:
-        group.ContentSequence.append(_comment(text))
+        group.ContentSequence.append(comment(text))
     return group
-
-
-def _comment(text: str) -> Dataset:
-    item: Dataset = sr.TextContentItem(codes.DCM.Comment, text, relationship_type=CONTAINS)
-    return item
 
 
 def _code(name: Code, value: Code) -> Dataset:

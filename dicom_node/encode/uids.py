@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dicom_node.model.uids import derive_uid
@@ -16,7 +17,7 @@ class ResultUids:
     key: str
 
     def series(self, role: str) -> str:
-        """Series Instance UID; ``role`` is ``"seg"`` or ``"sr"``, since viewers load one object a series."""
+        """Series Instance UID; ``role`` is that of the object, since viewers load one object a series."""
         return derive_uid(self.key, role, "series")
 
     def instance(self, role: str, *content: str) -> str:
@@ -30,6 +31,10 @@ class ResultUids:
     def segment(self, number: int) -> str:
         """Tracking UID of a segment, in the SEG and in the SR."""
         return derive_uid(self.key, "tracking", "segment", str(number))
+
+    def region(self, numbers: Iterable[int]) -> str:
+        """Tracking UID of what several segments make up together."""
+        return derive_uid(self.key, "tracking", "region", *map(str, numbers))
 
     def measurement(self, name: str) -> str:
         """Tracking Unique Identifier of one measurement."""

@@ -1,0 +1,270 @@
+"""The contour report and the Secondary Capture against the record that they are views of, and the source images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+
+from dicom_node.check.frames import masks, pixel_problem, segment_number, source_plane
+from dicom_node.check.identity import Identity
+from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, Sources, code_of, content, items, numbers, text
+
+COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_TITLE = ("DCM", "126000")
+_GROUP = ("DCM", "125007")
+_TRACKING_UID = ("DCM", "112040")
+_OBSERVER_UID = ("DCM", "121012")
+_RESEARCH = "research use only"
+
+Masks = dict[int, dict[PlaneKey, npt.NDArray[np.bool_]]]
+"""By segment number and image, the planes that hold a voxel."""
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A number of a report."""
+
+    concept: CodeKey
+    unit: CodeKey
+    value: float
+
+
+def check_contours(
+    result: ResultFile, records: Sequence[ResultFile], segs: Sequence[ResultFile], sources: Sources, identity: Identity
+) -> list[str]:
+    """Every problem of a contour report.
+
+    Args:
+        records: the Measurement Reports of the run: each number of the view must be theirs, and the other way round.
+        segs: the SEGs of the run: each group's outlines must enclose whole segments and nothing else.
+        sources: empty: references to images are not checked.
+        identity: what its Contributing Equipment names.
+    """
+    ds, name = result.ds, result.name
+    problems = []
+    if code_of(ds, "ConceptNameCodeSequence") != _TITLE:
+        problems.append(f"{name}: the title is {code_of(ds, 'ConceptNameCodeSequence')}, not {_TITLE}")
+    if text(ds, "CompletionFlag") != "COMPLETE":
+        problems.append(f"{name}: CompletionFlag is {text(ds, 'CompletionFlag') or 'absent'}, not COMPLETE")
+    observer = next((text(i, "UID") for i in content(ds) if _name(i) == _OBSERVER_UID), "")
+    if observer != identity[2]:
+        problems.append(f"{name}: Device Observer UID is {observer}, Contributing Equipment's DeviceUID {identity[2]}")
+    if not any(_RESEARCH in w.lower() for w in _words(ds)):
+        problems.append(f"{name}: no text says 'for research use only'")
+    problems += _check_references(result, sources)
+    for record in records:
+        problems += _check_values(result, record)
+    groups = [i for i in content(ds, deep=True) if _name(i) == _GROUP]
+    if not groups:
+        problems.append(f"{name}: it has no measurement group")
+    for seg in segs:
+        problems += _check_outlines(result, groups, seg)
+    return problems
+
+
+def check_capture(result: ResultFile, sources: Sources) -> list[str]:
+    """Every problem of a Secondary Capture that can be read from its header."""
+    ds, name = result.ds, result.name
+    problems = []
+    if text(ds, "BurnedInAnnotation") != "NO":
+        problems.append(f"{name}: BurnedInAnnotation is {text(ds, 'BurnedInAnnotation') or 'absent'}, not NO")
+    if _RESEARCH not in text(ds, "ImageComments").lower():
+        problems.append(f"{name}: ImageComments does not say 'research use only'")
+    size = int(np.prod([int(text(ds, k) or 0) for k in ("Rows", "Columns", "SamplesPerPixel")]))
+    held = len(ds.get("PixelData") or b"")
+    if held != size + size % 2:
+        problems.append(f"{name}: it has {held} bytes of pixels, its size asks for {size}")
+    references = items(ds, "SourceImageSequence")
+    if not references:
+        problems.append(f"{name}: SourceImageSequence is empty")
+    return problems + _unknown(name, references, sources)
+
+
+def _check_references(result: ResultFile, sources: Sources) -> list[str]:
+    """Each image that an outline lies on exists and is in the evidence (PS3.3 C.17.2)."""
+    ds, name = result.ds, result.name
+    referenced = [r for i in content(ds, deep=True) for r in items(i, "ReferencedSOPSequence")]
+    evidence = []
+    problems = []
+    for study in items(ds, "CurrentRequestedProcedureEvidenceSequence"):
+        if text(study, "StudyInstanceUID") != text(ds, "StudyInstanceUID"):
+            problems.append(f"{name}: the evidence is of another study, {text(study, 'StudyInstanceUID')}")
+        for series in items(study, "ReferencedSeriesSequence"):
+            evidence += items(series, "ReferencedSOPSequence")
+    missing = {_instance(r) for r in referenced} - {_instance(r) for r in evidence}
+    if missing:
+        problems.append(f"{name}: the evidence lacks {min(missing)}{_more(missing)}")
+    return problems + _unknown(name, [*referenced, *evidence], sources)
+
+
+def _unknown(name: str, references: Iterable[Dataset], sources: Sources) -> list[str]:
+    if not sources.headers:
+        return []
+    problems = []
+    unknown = {_instance(r) for r in references} - sources.by_uid.keys()
+    if unknown:
+        problems.append(f"{name}: it refers to what is no source image: {min(unknown)}{_more(unknown)}")
+    for r in references:
+        header = sources.by_uid.get(_instance(r))
+        if header is not None and text(header, "SOPClassUID") != text(r, "ReferencedSOPClassUID"):
+            problems.append(f"{name}: it gives {_instance(r)} another class than it has")
+    return problems
+
+
+def _check_values(result: ResultFile, record: ResultFile) -> list[str]:
+    """The view has the record's numbers: as numbers on an image, or in words where there is no place on one."""
+    shown, recorded = dict(_values(result.ds)), dict(_values(record.ds))
+    problems = []
+    for uid, (tracking_id, value) in shown.items():
+        if uid not in recorded:
+            problems.append(f"{result.name}: {record.name} has no measurement {tracking_id} ({uid})")
+        elif recorded[uid][1] != value:
+            problems.append(
+                f"{result.name}: {tracking_id} is {value.value}, {record.name} has {recorded[uid][1].value}"
+            )
+    words = _words(result.ds)
+    for uid, (tracking_id, _) in recorded.items():
+        if uid not in shown and not any(w.startswith(f"{tracking_id} ") for w in words):
+            problems.append(f"{result.name}: the measurement {tracking_id} of {record.name} is not shown")
+    return problems
+
+
+def _values(ds: Dataset) -> Iterator[tuple[str, tuple[str, _Value]]]:
+    """By Tracking Unique Identifier: Tracking Identifier and value."""
+    for item in content(ds, deep=True):
+        if text(item, "ValueType") == "NUM":
+            measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
+            found = numbers(measured, "FloatingPointValue") or numbers(measured, "NumericValue") or [float("nan")]
+            unit = code_of(measured, "MeasurementUnitsCodeSequence")
+            tracking_id = next((text(i, "TextValue") for i in content(item) if text(i, "ValueType") == "TEXT"), "")
+            yield _tracking(item), (tracking_id, _Value(_name(item), unit, found[0]))
+
+
+def _check_outlines(result: ResultFile, groups: Sequence[Dataset], seg: ResultFile) -> list[str]:
+    """What a group's outlines enclose, by the even-odd rule, is a whole number of the SEG's segments."""
+    if pixel_problem(seg):
+        return []  # said elsewhere
+    shape = (int(seg.ds.Rows), int(seg.ds.Columns))
+    planes_of = _masks(seg.ds)
+    tracked = {text(s, "TrackingUID"): int(s.SegmentNumber) for s in items(seg.ds, "SegmentSequence")}
+    problems = []
+    drawn: set[str] = set()
+    for group in groups:
+        where = f"{result.name}: the group {_label(group)}"
+        regions = [i for i in content(group) if text(i, "ValueType") == "SCOORD"]
+        if not regions:
+            problems.append(f"{where} has no outline")
+            continue
+        found, misdrawn = _enclosed(where, regions, shape)
+        problems += misdrawn
+        number = tracked.get(_tracking(group))
+        drawn.add(_tracking(group))
+        inside = [n for n, planes in planes_of.items() if _holds(found, planes)] if number is None else [number]
+        if not inside or not _same(found, _union(planes_of, inside)):
+            of = f"segment {number}" if number is not None else "any segments"
+            problems.append(f"{where}: its outlines do not enclose the voxels of {of} of {seg.name}")
+    for uid, number in tracked.items():
+        if uid not in drawn and number in planes_of:
+            problems.append(f"{result.name}: segment {number} of {seg.name} has no outlines")
+    return problems
+
+
+def _enclosed(
+    where: str, regions: Sequence[Dataset], shape: tuple[int, int]
+) -> tuple[dict[PlaneKey, npt.NDArray[np.bool_]], list[str]]:
+    found: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
+    problems = []
+    for region in regions:
+        places = [_place(r) for i in content(region) for r in items(i, "ReferencedSOPSequence")]
+        points = np.asarray(numbers(region, "GraphicData"), dtype=np.float64)
+        if len(places) != 1 or text(region, "GraphicType") != "POLYLINE" or len(points) < 8 or len(points) % 2:
+            problems.append(f"{where} has an outline that is no POLYLINE on one image")
+            continue
+        line = points.reshape(-1, 2)
+        if not np.array_equal(line[0], line[-1]) or line.min() < 0 or (line.max(axis=0) > (shape[1], shape[0])).any():
+            problems.append(f"{where} has an outline that is not closed or leaves the image")
+            continue
+        found.setdefault(places[0], np.zeros(shape, np.bool_))
+        found[places[0]] ^= enclosed(line, shape)
+    return found, problems
+
+
+def enclosed(line: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The pixels whose centre a closed line encloses (even-odd).
+
+    Args:
+        line: (points, 2) as (column, row), the centre of the first pixel at (0.5, 0.5) (PS3.3 C.18.6.1.1).
+        shape: (rows, columns).
+    """
+    rows, columns = shape
+    crossed = np.zeros((rows, columns + 1), np.bool_)
+    for (x0, y0), (x1, y1) in itertools.pairwise(line):
+        if y0 == y1:
+            continue
+        # An end that lies on a row's middle counts for the edge below it only, so that no corner counts twice.
+        low, high = min(y0, y1), max(y0, y1)
+        middles = np.arange(max(0, int(np.ceil(low - 0.5))), min(rows, int(np.ceil(high - 0.5))))
+        x = x0 + (middles + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+        first = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.intp)
+        crossed[middles, first] ^= True
+    return np.logical_xor.accumulate(crossed[:, :columns], axis=1)
+
+
+def _masks(seg: Dataset) -> Masks:
+    """The planes of a BINARY SEG by segment and source image."""
+    found: Masks = {}
+    for frame, plane in masks(seg):
+        number = segment_number(frame, seg)
+        if isinstance(number, int) and plane.any():
+            found.setdefault(number, {})[source_plane(frame)] = plane
+    return found
+
+
+def _holds(found: Mapping[PlaneKey, npt.NDArray[np.bool_]], planes: Mapping[PlaneKey, npt.NDArray[np.bool_]]) -> bool:
+    return all(place in found and bool((found[place] >= plane).all()) for place, plane in planes.items())
+
+
+def _union(planes_of: Masks, inside: Sequence[int]) -> dict[PlaneKey, npt.NDArray[np.bool_]]:
+    union: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
+    for n in inside:
+        for place, plane in planes_of.get(n, {}).items():
+            union[place] = union[place] | plane if place in union else plane
+    return union
+
+
+def _same(a: Mapping[PlaneKey, npt.NDArray[np.bool_]], b: Mapping[PlaneKey, npt.NDArray[np.bool_]]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def _place(reference: Dataset) -> PlaneKey:
+    return _instance(reference), int((numbers(reference, "ReferencedFrameNumber") or [1])[0])
+
+
+def _instance(reference: Dataset) -> str:
+    return text(reference, "ReferencedSOPInstanceUID")
+
+
+def _tracking(item: Dataset) -> str:
+    return next((text(i, "UID") for i in content(item) if _name(i) == _TRACKING_UID), "")
+
+
+def _label(group: Dataset) -> str:
+    return next((text(i, "TextValue") for i in content(group) if text(i, "ValueType") == "TEXT"), "")
+
+
+def _name(item: Dataset) -> CodeKey:
+    return code_of(item, "ConceptNameCodeSequence")
+
+
+def _words(ds: Dataset) -> list[str]:
+    return [text(i, "TextValue") for i in content(ds, deep=True) if text(i, "ValueType") == "TEXT"]
+
+
+def _more(uids: set[str]) -> str:
+    return f" and {len(uids) - 1} more" if len(uids) > 1 else ""

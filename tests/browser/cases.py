@@ -1,0 +1,27 @@
+"""The results that the viewer is tried on. Another algorithm's are added by naming its folder and its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.testing.phantom_head import write_head
+
+
+@dataclass(frozen=True)
+class Case:
+    """One algorithm's results.
+
+    Attributes:
+        algorithm: its folder in ``algorithms/``.
+        source: writes the images it is run on into a folder, and returns their files.
+        segmentation: whether OHIF can show its SEG; where it cannot, contours and picture are what a reader has.
+    """
+
+    algorithm: str
+    source: Callable[[Path], list[Path]]
+    segmentation: bool = True
+
+
+CASES = (Case("hippocampus", write_head),)
