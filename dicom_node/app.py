@@ -10,10 +10,12 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import sqlalchemy as sa
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
@@ -23,6 +25,7 @@ from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.vouch import Voucher
+from dicom_node.receive.web import WebListener
 from dicom_node.route.rules import Rule, load_rules
 from dicom_node.run.registry import Algorithm, load_registry
 from dicom_node.run.worker import WorkerPool
@@ -33,7 +36,7 @@ from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
 from dicom_node.tls import TlsContext
-from dicom_node.workflow import analyse, deliver, housekeeping, study
+from dicom_node.workflow import analyse, deliver, housekeeping, pull, study
 from dicom_node.workflow.commitment import CommitmentReporter
 from dicom_node.workflow.pace import POLL_SECONDS, Pace
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
@@ -41,6 +44,7 @@ from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUE
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
+_PULL_SECONDS = 1
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
@@ -108,6 +112,9 @@ class Node:
         self._reporter = CommitmentReporter(settings, requests, Voucher(self.intake, self.services.index))
         self._commitment = CommitmentScp(requests, self._reporter.wake)
         self.listener = Listener(settings.receive, self.intake, settings.tls, self._commitment)
+        self.web: WebListener | None = None
+        if settings.dicomweb.enabled:
+            self.web = WebListener(settings.dicomweb, self.intake, settings.receive.ae_title)
         self._started = ExitStack()
 
     def start(self) -> None:
@@ -137,6 +144,10 @@ class Node:
             self._reporter.start(self._commitment.tell_here)
             started.callback(self.listener.stop)
             self.listener.start()
+            if self.web is not None:
+                started.callback(self.web.stop)
+                self.web.start()
+                _logger.info("dicomweb_started", port=self.web.port)
             self._started = started.pop_all()
         ports = {"port": self.listener.port, "tls_port": self.listener.tls_port}
         opened = {name: port for name, port in ports.items() if port}
@@ -161,6 +172,8 @@ class Node:
             signal.signal(number, lambda *_: stopped.set())
         self.start()
         stopped.wait()
+        if self.web is not None:
+            self.web.stop()
         self.listener.stop()
         _logger.info("node_stopped")
         logging.shutdown()
@@ -168,12 +181,22 @@ class Node:
 
     def _start_ticks(self) -> BackgroundScheduler:
         s = self.services
-        ticks = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+        # A source that is slow must not keep the others, or the sweep, from a thread.
+        threads = {"default": ThreadPoolExecutor(5 + 2 * len(s.settings.sources))}
+        ticks = BackgroundScheduler(
+            executors=threads, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
         ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
         ticks.add_job(Pace(s).adjust, "interval", seconds=s.settings.complete.sweep_seconds)
         ticks.add_job(housekeeping.bury_dead, "interval", seconds=_BURIAL_SECONDS, args=(s,))
         if s.settings.retention.keep_days:
             ticks.add_job(housekeeping.remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s, self.intake))
+        for source in s.settings.sources:
+            ticks.add_job(pull.fetch_due, "interval", seconds=_PULL_SECONDS, args=(s, source, self.intake))
+            if source.follow or source.query_days:
+                at_once = datetime.now().astimezone()
+                every = source.every_seconds
+                ticks.add_job(pull.look_for_new, "interval", seconds=every, args=(s, source), next_run_time=at_once)
         ticks.start()
         return ticks
 

@@ -12,7 +12,7 @@ NodeError
 │   └── WorkerTimedOut        the manifest's time limit passed
 ├── EncodeError           findings cannot be written as DICOM
 ├── CheckFailed           a result object contradicts its sources; carries every problem
-└── DeliveryError         a destination did not take an object; says whether trying again can help
+└── PeerError             another system cannot be reached, or refuses; says whether trying again can help
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class CheckFailed(NodeError):
         super().__init__("; ".join(self.problems))
 
 
-class DeliveryError(NodeError):
-    """A destination did not take an object.
+class PeerError(NodeError):
+    """Another system, a destination or a source, cannot be reached, or did not do what it was asked.
 
     ``retryable``: False when trying again cannot help (for example the SOP Class is refused).
     """

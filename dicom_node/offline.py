@@ -18,7 +18,7 @@ from dicom_node.app import open_rules
 from dicom_node.check.results import NOTE, check_folder, check_results
 from dicom_node.deliver.dimse import send
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
-from dicom_node.errors import AlgorithmError, ConfigurationError, DeliveryError, EncodeError, InvalidInstance
+from dicom_node.errors import AlgorithmError, ConfigurationError, EncodeError, InvalidInstance, PeerError
 from dicom_node.model.instance import Instance, Series
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.route.decide import decide
@@ -295,7 +295,7 @@ def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str
 
     Raises:
         ConfigurationError: the address is none, or there is nothing to send.
-        DeliveryError: the destination cannot be reached.
+        PeerError: the destination cannot be reached.
     """
     try:
         title, address = to.split("@")
@@ -318,8 +318,8 @@ def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str
     for batch in track(batches, what, console=console, transient=True, disable=not console.is_terminal):
         try:
             outcome |= send(destination, calling, batch)
-        except DeliveryError as e:
+        except PeerError as e:
             said = f"{e}; {len(outcome)} of {len(files)} files had been sent" if outcome else str(e)
-            raise DeliveryError(said, retryable=e.retryable) from e
+            raise PeerError(said, retryable=e.retryable) from e
     accepted = [uid for uid, error in outcome.items() if not error]
     return {"accepted": accepted, "refused": {uid: error for uid, error in outcome.items() if error}}

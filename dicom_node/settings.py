@@ -8,17 +8,21 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from dicom_node.errors import ConfigurationError
-
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~][ -\[\]-~]*$")]
+from dicom_node.settings_peers import AETitle, PeerSettings, Section
+from dicom_node.settings_peers import Destination as Destination
+from dicom_node.settings_peers import Peer as Peer
+from dicom_node.settings_peers import Source as Source
+from dicom_node.settings_peers import TlsSettings as TlsSettings
+from dicom_node.settings_web import DicomwebSettings as DicomwebSettings
 
 
 def _network(value: str) -> str:
@@ -32,45 +36,7 @@ def _network(value: str) -> str:
 Network = Annotated[str, AfterValidator(_network)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TlsSettings(_Section):
-    """Who the node is to its peers in DICOM TLS, and whom it believes; for what comes in and what goes out.
-
-    The files are PEM. They are read again at the next connection after they changed.
-    """
-
-    certificate_file: Path | None = None
-    """The node's certificate, followed by those between it and its authority."""
-    private_key_file: Path | None = None
-    """The certificate's key."""
-    private_key_password_env: str | None = None
-    """Environment variable that holds the key's password."""
-    authorities_file: Path | None = None
-    """Certificates of the authorities that peers' certificates must come from."""
-
-
-class Peer(_Section):
-    """Where an application entity listens."""
-
-    ae_title: AETitle
-    host: str
-    port: int = Field(ge=1, le=65535)
-    tls: bool = False
-    """Reach it by DICOM TLS, with the identity that ``tls`` says."""
-    tls_check_host: bool = True
-    """Its certificate must name ``host``. False where devices' certificates name none."""
-    _identity: TlsSettings = PrivateAttr(default_factory=TlsSettings)
-
-    @property
-    def identity(self) -> TlsSettings:
-        """The node's own: the settings' section ``tls``."""
-        return self._identity
-
-
-class ReceiveSettings(_Section):
+class ReceiveSettings(Section):
     """The C-STORE listener."""
 
     ae_title: AETitle = "DICOMNODE"
@@ -109,7 +75,7 @@ class ReceiveSettings(_Section):
     """Who reads C-STORE requests: the node itself, or pynetdicom, which is several times slower."""
 
 
-class CompleteSettings(_Section):
+class CompleteSettings(Section):
     """When a study is whole."""
 
     quiet_seconds: float = Field(10, ge=0)
@@ -118,7 +84,7 @@ class CompleteSettings(_Section):
     """How often quiet studies are looked for."""
 
 
-class RunSettings(_Section):
+class RunSettings(Section):
     """Where and how models run."""
 
     algorithms_dir: Path | None = None
@@ -131,7 +97,7 @@ class RunSettings(_Section):
     """A run whose worker died or timed out is tried so often before it is set as failed."""
 
 
-class ResultSettings(_Section):
+class ResultSettings(Section):
     """How results look to the site."""
 
     series_number_base: int = Field(9000, ge=1)
@@ -139,29 +105,7 @@ class ResultSettings(_Section):
     institution_name: str = ""
 
 
-class Destination(Peer):
-    """One place that results go to."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    calling_ae_title: AETitle | None = None
-    """None: the node's own AE title."""
-    confirm: Literal["none", "find", "qido"] = "none"
-    """How arrival is confirmed: C-FIND at the same address, or QIDO-RS at ``dicomweb_url``."""
-    dicomweb_url: str | None = None
-    username_env: str | None = None
-    """Environment variable that holds the DICOMweb user name."""
-    password_env: str | None = None
-    """Environment variable that holds the DICOMweb password."""
-    timeout_seconds: float = Field(30, gt=0)
-    retry_first_seconds: float = Field(5, gt=0)
-    """Wait before the second attempt; doubles each time."""
-    retry_longest_seconds: float = Field(900, gt=0)
-    """The wait never grows beyond this."""
-    give_up_hours: float = Field(72, gt=0)
-    """After so long without success the delivery has failed."""
-
-
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """When received files may go."""
 
     keep_days: float = Field(0, ge=0)
@@ -185,11 +129,13 @@ class Settings(BaseSettings):
     """auto: console on a terminal, JSON lines otherwise."""
     receive: ReceiveSettings = ReceiveSettings()
     tls: TlsSettings = TlsSettings()
+    dicomweb: DicomwebSettings = DicomwebSettings()
     complete: CompleteSettings = CompleteSettings()
     run: RunSettings = RunSettings()
     results: ResultSettings = ResultSettings()
     retention: RetentionSettings = RetentionSettings()
     destinations: tuple[Destination, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -205,7 +151,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _give_identity(self) -> Self:
-        for peer in (*self.destinations, *self.receive.peers):
+        for peer in (*self.destinations, *self.sources, *self.receive.peers):
             peer._identity = self.tls
         return self
 
@@ -219,11 +165,26 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: there is none.
         """
-        for d in self.destinations:
-            if d.name == name:
-                return d
-        known = ", ".join(d.name for d in self.destinations) or "none is configured"
-        raise ConfigurationError(f"no destination is named {name!r}; known: {known}")
+        return _named("destination", name, self.destinations)
+
+    def source(self, name: str) -> Source:
+        """The source of that name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        return _named("source", name, self.sources)
+
+
+P = TypeVar("P", bound=PeerSettings)
+
+
+def _named(what: str, name: str, peers: Sequence[P]) -> P:
+    for peer in peers:
+        if peer.name == name:
+            return peer
+    known = ", ".join(peer.name for peer in peers) or "none is configured"
+    raise ConfigurationError(f"no {what} is named {name!r}; known: {known}")
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -307,12 +268,15 @@ def _explain(where: str, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
+_LISTS: dict[int | str, type[BaseModel]] = {"destinations": Destination, "sources": Source, "peers": Peer}
+
+
 def _keys_beside(loc: tuple[int | str, ...]) -> Iterable[str]:
     """The keys that the section of an unknown key has."""
     section: type[BaseModel] = Settings
     for part in loc[:-1]:
-        if part in ("destinations", "peers"):
-            section = Destination if part == "destinations" else Peer
+        if part in _LISTS:
+            section = _LISTS[part]
         elif isinstance(part, str):
             section = type(section.model_fields[part].default)
     return section.model_fields
@@ -328,22 +292,23 @@ def _check_border(where: str, settings: Settings) -> None:
     if receive.port is None and receive.tls_port is None:
         raise ConfigurationError(f"{where}: receive.port: set it or receive.tls_port: the node must listen somewhere")
     _check_tls(where, settings)
-    names = [d.name for d in settings.destinations]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(f"{where}: destinations: the name {name!r} is used twice")
-    for d in settings.destinations:
-        if d.confirm == "qido" and not d.dicomweb_url:
-            raise ConfigurationError(f"{where}: destinations.{d.name}.dicomweb_url: needed for confirm: qido")
-        for key in ("username_env", "password_env"):
-            variable = getattr(d, key)
-            if variable and variable not in os.environ:
-                raise ConfigurationError(f"{where}: destinations.{d.name}.{key}: {variable} is not set")
+    if settings.dicomweb.enabled:
+        for key, problem in settings.dicomweb.problems():
+            raise ConfigurationError(f"{where}: dicomweb.{key}: {problem}")
+    peers: dict[str, Sequence[PeerSettings]] = {"destinations": settings.destinations, "sources": settings.sources}
+    for key, several in peers.items():
+        names = [peer.name for peer in several]
+        for peer in several:
+            if names.count(peer.name) > 1:
+                raise ConfigurationError(f"{where}: {key}: the name {peer.name!r} is used twice")
+            for part, problem in peer.problems():
+                raise ConfigurationError(f"{where}: {key}.{peer.name}.{part}: {problem}")
 
 
 def _check_tls(where: str, settings: Settings) -> None:
     """See that who uses TLS has said with which files."""
     users = [f"destinations.{d.name}.tls" for d in settings.destinations if d.tls]
+    users += [f"sources.{source.name}.tls" for source in settings.sources if source.tls]
     users += [f"receive.peers.{n}.tls" for n, p in enumerate(settings.receive.peers) if p.tls]
     if settings.receive.tls_port is not None:
         users.append("receive.tls_port")

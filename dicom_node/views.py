@@ -7,6 +7,7 @@ from typing import Any
 
 from dicom_node.model.states import DeliveryState
 from dicom_node.store.commitments import Commitments
+from dicom_node.store.pulls import PullRow
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services
 
@@ -54,6 +55,20 @@ def study_views(s: Services) -> list[dict[str, Any]]:
         }
         for row in s.index.studies()
     ]
+
+
+def pull_view(row: PullRow) -> dict[str, Any]:
+    """One study that was asked for at another archive."""
+    return {
+        "source": row.source,
+        "StudyInstanceUID": row.study_uid,
+        "state": str(row.state),
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "asked": moment(row.asked),
+        "ended": None if row.ended is None else moment(row.ended),
+        "instances": row.instances,
+    }
 
 
 def run_view(s: Services, run: RunRow) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.vouch import Voucher
-from dicom_node.settings import Destination, ReceiveSettings, Settings, TlsSettings
+from dicom_node.receive.web import WebListener
+from dicom_node.settings import Destination, DicomwebSettings, ReceiveSettings, Settings, TlsSettings
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
@@ -63,6 +64,17 @@ class Listening:
         self.intake.rows.flush()
         half_written = list((self.files.folder / "incoming").iterdir())
         return not half_written and list(self.files.walk()) == list(self.index.paths())
+
+
+@contextlib.contextmanager
+def web_listening(there: Listening, **settings: Any) -> Iterator[WebListener]:
+    """A STOW-RS service, on a free port too, that keeps what comes in the same store."""
+    service = WebListener(DicomwebSettings(**{"enabled": True, "port": 0, **settings}), there.intake, "DICOMNODE")
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @contextlib.contextmanager

@@ -6,31 +6,31 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from dicom_node.deliver.association import associate, peer_name
-from dicom_node.errors import DeliveryError
-from dicom_node.settings import Destination
+from dicom_node.errors import PeerError
+from dicom_node.peer.association import associate, peer_name
+from dicom_node.settings_peers import PeerSettings
 
 _MODEL = str(StorageCommitmentPushModel)
 _TRANSIENT = (0x0110, 0x0213)
 
 
-def tell(destination: Destination, calling_ae_title: str, event_type: int, information: Dataset) -> None:
+def tell(requestor: PeerSettings, calling_ae_title: str, event_type: int, information: Dataset) -> None:
     """One N-EVENT-REPORT (PS3.4 section J.3.3), as SCP of the association that we request.
 
     Raises:
-        DeliveryError: the requestor cannot be reached, did not answer, or refused the report.
+        PeerError: the requestor cannot be reached, did not answer, or refused the report.
     """
     contexts = [(_MODEL, str(syntax)) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)]
-    with associate(destination, calling_ae_title, contexts, as_scp=[_MODEL]) as association:
+    with associate(requestor, calling_ae_title, contexts, as_scp=[_MODEL]) as association:
         try:
             answer, _ = association.send_n_event_report(
                 information, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
             )
         except RuntimeError as e:
             # pynetdicom's word for an association that ended before the call.
-            raise DeliveryError(f"{peer_name(destination)} ended the association before the report") from e
+            raise PeerError(f"{peer_name(requestor)} ended the association before the report") from e
         if "Status" not in answer:
-            raise DeliveryError(f"{peer_name(destination)} did not answer the report")
+            raise PeerError(f"{peer_name(requestor)} did not answer the report")
         if answer.Status != 0x0000:
-            said = f"{peer_name(destination)} refused the report with 0x{answer.Status:04X}"
-            raise DeliveryError(said, retryable=answer.Status in _TRANSIENT)
+            said = f"{peer_name(requestor)} refused the report with 0x{answer.Status:04X}"
+            raise PeerError(said, retryable=answer.Status in _TRANSIENT)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pynetdicom
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node import log
-from dicom_node.deliver.association import MAXIMUM_CONTEXTS, associate, peer_name
-from dicom_node.deliver.outcomes import Failure, not_accepted, store_outcome, store_warning
-from dicom_node.errors import DeliveryError
+from dicom_node.deliver.files import StoredFile, read_stored
+from dicom_node.errors import PeerError
+from dicom_node.peer.association import MAXIMUM_CONTEXTS, associate, peer_name
+from dicom_node.peer.outcomes import Failure, not_accepted, store_outcome, store_warning
 from dicom_node.settings import Destination
 
 _log = log.get(__name__)
@@ -27,23 +25,15 @@ _log = log.get(__name__)
 pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    SOPClassUID: str
-    SOPInstanceUID: str
-    TransferSyntaxUID: str
+def _contexts(file: StoredFile) -> tuple[tuple[str, str], ...]:
+    """The (SOP Class, Transfer Syntax) pairs to propose: the file's own first.
 
-    @property
-    def contexts(self) -> tuple[tuple[str, str], ...]:
-        """The (SOP Class, Transfer Syntax) pairs to propose: the file's own first.
-
-        Every peer must know Implicit VR Little Endian (PS3.5 section 10.1), and some know no other uncompressed one.
-        """
-        own = (self.SOPClassUID, self.TransferSyntaxUID)
-        if self.TransferSyntaxUID == ExplicitVRLittleEndian:
-            return own, (self.SOPClassUID, str(ImplicitVRLittleEndian))
-        return (own,)
+    Every peer must know Implicit VR Little Endian (PS3.5 section 10.1), and some know no other uncompressed one.
+    """
+    own = (file.SOPClassUID, file.TransferSyntaxUID)
+    if file.TransferSyntaxUID == ExplicitVRLittleEndian:
+        return own, (file.SOPClassUID, str(ImplicitVRLittleEndian))
+    return (own,)
 
 
 def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path]) -> dict[str, Failure]:
@@ -57,17 +47,17 @@ def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path])
         says whether trying again can help).
 
     Raises:
-        DeliveryError: nothing could be sent: the host is down, the association was rejected, aborted or not
+        PeerError: nothing could be sent: the host is down, the association was rejected, aborted or not
             answered in time, no SOP Class is accepted, or a file is no DICOM file.
     """
-    files = [_read(path) for path in paths]
+    files = [read_stored(path) for path in paths]
     outcomes: dict[str, Failure] = {}
     for batch in _batches(files):
-        contexts = list(dict.fromkeys(itertools.chain.from_iterable(f.contexts for f in batch)))
+        contexts = list(dict.fromkeys(itertools.chain.from_iterable(_contexts(f) for f in batch)))
         try:
             with associate(destination, calling_ae_title, contexts) as association:
                 outcomes.update(_store_all(destination, association, batch))
-        except DeliveryError as e:
+        except PeerError as e:
             if not outcomes:
                 raise
             # An earlier association stored something: its outcomes must not be lost.
@@ -75,45 +65,32 @@ def send(destination: Destination, calling_ae_title: str, paths: Sequence[Path])
     return outcomes
 
 
-def _read(path: Path) -> _File:
-    try:
-        meta = read_file_meta_info(path)
-        return _File(
-            path,
-            str(meta.MediaStorageSOPClassUID),
-            str(meta.MediaStorageSOPInstanceUID),
-            str(meta.TransferSyntaxUID),
-        )
-    except (OSError, InvalidDicomError, AttributeError) as e:
-        raise DeliveryError(f"{path} cannot be sent, it is no DICOM file: {e}", retryable=False) from e
-
-
-def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
+def _batches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
     """Groups of files that together need no more presentation contexts than an association has."""
-    batch: list[_File] = []
+    batch: list[StoredFile] = []
     contexts: set[tuple[str, str]] = set()
     for file in files:
-        if len(contexts.union(file.contexts)) > MAXIMUM_CONTEXTS:
+        if len(contexts.union(_contexts(file))) > MAXIMUM_CONTEXTS:
             yield batch
             batch, contexts = [], set()
         batch.append(file)
-        contexts.update(file.contexts)
+        contexts.update(_contexts(file))
     if batch:
         yield batch
 
 
-def _store_all(destination: Destination, association: Any, files: Sequence[_File]) -> dict[str, Failure]:
+def _store_all(destination: Destination, association: Any, files: Sequence[StoredFile]) -> dict[str, Failure]:
     accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
     outcomes: dict[str, Failure] = {}
     ended: Failure | None = None
     for number, file in enumerate(files, 1):
-        context = next((c for c in file.contexts if c in accepted), None)
+        context = next((c for c in _contexts(file) if c in accepted), None)
         if context is None:
-            outcome = not_accepted(*file.contexts[0])
+            outcome = not_accepted(*_contexts(file)[0])
         elif ended is not None:
             outcome = ended
         else:
-            own = context == file.contexts[0]
+            own = context == _contexts(file)[0]
             status = _store(association, file.path if own else pydicom.dcmread(file.path), number)
             if isinstance(status, Failure):
                 # pynetdicom may still call the association established for a moment, and would wait on it.

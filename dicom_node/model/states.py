@@ -43,6 +43,15 @@ class DeliveryState(StrEnum):
     """The destination refused in a way that trying again cannot help."""
 
 
+class PullState(StrEnum):
+    PENDING = "pending"
+    """Asked for; it is fetched when it is due, and again later if that fails."""
+    DONE = "done"
+    """Everything that the source has of the study is here, but for instances that the node refuses."""
+    FAILED = "failed"
+    """The source refused, or did not give it in time; the reason is kept, and asking again tries again."""
+
+
 S = TypeVar("S", bound=StrEnum)
 
 STUDY_MOVES: Mapping[StudyState, frozenset[StudyState]] = {

@@ -85,6 +85,8 @@ class FileHead:
     SourceApplicationEntityTitle: str
     ReceivingApplicationEntityTitle: str
     dataset_at: int
+    MediaStorageSOPClassUID: str = ""
+    MediaStorageSOPInstanceUID: str = ""
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,19 @@ def read_file_head(data: bytes) -> FileHead:
         at = start + length
     if not values.get(0x0010):
         raise InvalidInstance("the file meta information has no TransferSyntaxUID")
-    return FileHead(values[0x0010], values.get(0x0016, ""), values.get(0x0018, ""), at)
+    titles = (values.get(0x0016, ""), values.get(0x0018, ""))
+    return FileHead(values[0x0010], *titles, at, values.get(0x0002, ""), values.get(0x0003, ""))
+
+
+def file_head_size(data: bytes | bytearray) -> int:
+    """How many bytes of a Part 10 file its head takes, as far as the beginning ``data`` of the file shows.
+
+    0: not enough is there to tell, or the group has no length.
+    """
+    if len(data) < 144 or bytes(data[132:140]) != b"\x02\x00\x00\x00UL\x04\x00":
+        return 0
+    (length,) = struct.unpack_from("<I", data, 140)
+    return 144 + int(length)
 
 
 @lru_cache(maxsize=256)

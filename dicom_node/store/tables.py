@@ -135,6 +135,28 @@ commitments = sa.Table(
 )
 
 
+pulls = sa.Table(
+    "pulls",
+    metadata,
+    Column("source", String(128), primary_key=True),
+    Column("study_uid", String(64), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("asked", Float, nullable=False),  # when the study was asked for
+    Column("due", Float, nullable=False),  # when it is tried (again)
+    Column("ended", Float),
+    Column("instances", Integer),  # how many the source has; null: it does not say
+)
+
+points = sa.Table(
+    "points",
+    metadata,
+    Column("source", String(128), primary_key=True),
+    Column("point", Integer, nullable=False),  # up to where a source's changes have been read
+)
+
+
 def open_engine(url: str) -> sa.Engine:
     """Open the database and make what tables are missing.
 

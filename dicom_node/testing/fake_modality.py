@@ -30,7 +30,7 @@ from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.testing.bytes_peer import BytesPeer, c_store_rq, p_data
 
 COMPRESSIONS = (RLELossless, JPEG2000Lossless, JPEGLSLossless)
@@ -154,7 +154,7 @@ class FakeModality:
         """Send DICOM files; ``on_response`` is called after each answer, on any thread, one call at a time.
 
         Raises:
-            DeliveryError: an association was refused, or the host cannot be reached.
+            PeerError: an association was refused, or the host cannot be reached.
             ValueError: there is no file.
         """
         if not files:
@@ -217,7 +217,7 @@ class FakeModality:
             )
             if not association.is_established:
                 how = "rejected" if association.is_rejected else "not accepted"
-                raise DeliveryError(f"the association with {self.called}@{self.host}:{self.port} was {how}")
+                raise PeerError(f"the association with {self.called}@{self.host}:{self.port} was {how}")
             try:
                 self._store(association, files, uids, progress)
             finally:
@@ -273,7 +273,7 @@ class FakeModality:
             try:
                 peer.associate([context], called=self.called, calling=self.calling)
             except ConnectionError as e:
-                raise DeliveryError(f"{self.called}@{self.host}:{self.port}: {e}") from e
+                raise PeerError(f"{self.called}@{self.host}:{self.port}: {e}") from e
             value = p_data(1, data, last=True)
             peer.send(p_data(1, c_store_rq(1, *uids), command=True) + value[: len(value) // 2])
             peer.drop()

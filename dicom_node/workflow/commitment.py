@@ -14,10 +14,11 @@ from sqlalchemy.exc import OperationalError
 from dicom_node import log
 from dicom_node.deliver.commitment import tell
 from dicom_node.deliver.retry import next_wait
-from dicom_node.errors import DeliveryError, OutOfResources
+from dicom_node.errors import OutOfResources, PeerError
 from dicom_node.model.commitment import SAFE, Commitment
 from dicom_node.receive.commitment import event_information
-from dicom_node.settings import Destination, Settings
+from dicom_node.settings import Settings
+from dicom_node.settings_peers import PeerSettings
 from dicom_node.store.commitments import Commitments
 
 RETRY_FIRST_SECONDS: Final = 5.0
@@ -112,7 +113,7 @@ class CommitmentReporter:
             try:
                 report = tuple(self._voucher.vouch(commitment.wanted))
             except OutOfResources as e:
-                self._postpone(commitment, DeliveryError(str(e)))
+                self._postpone(commitment, PeerError(str(e)))
                 return
             self._rows.set_report(commitment, report)
             commitment = replace(commitment, report=report)
@@ -120,7 +121,7 @@ class CommitmentReporter:
             if not self._tell_here(commitment):
                 destination = self._destination(commitment)
                 tell(destination, self._settings.receive.ae_title, *event_information(commitment))
-        except DeliveryError as e:
+        except PeerError as e:
             self._postpone(commitment, e)
             return
         self._rows.done(commitment)
@@ -133,7 +134,7 @@ class CommitmentReporter:
             reasons=sorted({f"0x{reason:04X}" for reason in failures}),
         )
 
-    def _postpone(self, commitment: Commitment, error: DeliveryError) -> None:
+    def _postpone(self, commitment: Commitment, error: PeerError) -> None:
         waited = self._rows.clock() - commitment.created
         wait = RETRY_LONGEST_SECONDS
         if error.retryable:
@@ -150,21 +151,21 @@ class CommitmentReporter:
             **({"given_up": True} if gives_up else {"again_in": wait}),
         )
 
-    def _destination(self, commitment: Commitment) -> Destination:
+    def _destination(self, commitment: Commitment) -> PeerSettings:
         """Where the requestor listens.
 
         Raises:
-            DeliveryError: nobody has said so.
+            PeerError: nobody has said so.
         """
         for destination in self._settings.destinations:
-            if destination.ae_title == commitment.requestor:
+            if destination.ae_title == commitment.requestor and destination.host and destination.port:
                 return destination
         for peer in self._settings.receive.peers:
             if peer.ae_title == commitment.requestor:
-                found = Destination(name="requestor", **peer.model_dump())
+                found = PeerSettings(name="requestor", **peer.model_dump())
                 found._identity = peer.identity
                 return found
-        raise DeliveryError(
+        raise PeerError(
             f"nobody said where {commitment.requestor} listens: add {{ae_title: {commitment.requestor}, host: "
             f"{commitment.address}, port: ITS_PORT}} to receive.peers",
             retryable=False,

@@ -6,9 +6,9 @@ from dbos import DBOS
 
 from dicom_node import log
 from dicom_node.deliver.confirm import confirm
-from dicom_node.deliver.dimse import send
 from dicom_node.deliver.retry import next_wait
-from dicom_node.errors import DeliveryError
+from dicom_node.deliver.send import send
+from dicom_node.errors import PeerError
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.workflow.services import Services, enqueue, services, the_run, timed
 
@@ -44,7 +44,7 @@ def send_step(run_id: str, to: str, asked: bool) -> None:
     try:
         with timed(run_id, f"deliver to {to}"):
             outcome = send(destination, s.settings.receive.ae_title, [o.path for o in objects])
-    except DeliveryError as e:
+    except PeerError as e:
         state = DeliveryState.PENDING if e.retryable else DeliveryState.FAILED
         for o in objects:
             s.runs.set_delivery(run_id, to, o.SOPInstanceUID, state, str(e))
@@ -71,7 +71,7 @@ def confirm_step(run_id: str, to: str) -> bool:
     try:
         with timed(run_id, f"confirm at {to}"):
             there = confirm(destination, s.settings.receive.ae_title, objects, the_run(run_id).study_uid)
-    except DeliveryError as e:
+    except PeerError as e:
         _logger.warning("confirmation_failed", run=run_id, destination=to, reason=str(e))
         for uid in sent:
             s.runs.note_delivery(run_id, to, uid, f"sent, but not confirmed: {e}")

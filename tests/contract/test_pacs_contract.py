@@ -19,7 +19,7 @@ from pydicom.uid import CTImageStorage
 
 from dicom_node.deliver.confirm import confirm
 from dicom_node.deliver.dimse import send
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.model.result import ResultObject
 from dicom_node.settings import Destination
 from dicom_node.testing.fake_pacs import FakePacs
@@ -154,7 +154,7 @@ def test_sent_twice_is_there_once_and_unchanged(peer: Peer, objects: list[Result
 def test_a_sop_class_that_is_not_accepted_is_named_and_final(peer: Peer, tmp_path: Path) -> None:
     unknown = _objects(tmp_path, "unknown", UNKNOWN_SOP_CLASS)
 
-    with pytest.raises(DeliveryError, match=UNKNOWN_SOP_CLASS) as caught:
+    with pytest.raises(PeerError, match=UNKNOWN_SOP_CLASS) as caught:
         send(peer.destination, CALLER, [o.path for o in unknown])
 
     assert not caught.value.retryable
@@ -197,9 +197,9 @@ def test_a_peer_that_is_down_is_worth_another_attempt(name: str, objects: list[R
         destination = running.destination
         send(destination, CALLER, [objects[0].path])
 
-    with pytest.raises(DeliveryError, match="no connection") as caught:
+    with pytest.raises(PeerError, match="no connection") as caught:
         send(destination, CALLER, [objects[0].path])
     assert caught.value.retryable
-    with pytest.raises(DeliveryError, match="no connection") as caught:
+    with pytest.raises(PeerError, match="no connection") as caught:
         confirm(destination, CALLER, objects, _study(objects))
     assert caught.value.retryable

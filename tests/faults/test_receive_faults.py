@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage
 from pynetdicom.dsutils import encode
 from structlog.testing import capture_logs
 
-from dicom_node.errors import ConfigurationError, DeliveryError
+from dicom_node.errors import ConfigurationError, PeerError
 from dicom_node.testing.bytes_peer import ABORT, BytesPeer, associate_rq, c_store_rq, p_data, pdu
 from dicom_node.testing.fake_modality import FakeModality
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
@@ -309,7 +309,7 @@ def test_the_modality_reports_refusals_and_no_listener(node: Listening, tmp_path
     assert refusal.status == 0xC001
     assert refusal.comment
     node.listener.stop()
-    with pytest.raises(DeliveryError):
+    with pytest.raises(PeerError):
         FakeModality("127.0.0.1", node.port or 1, timeout=2).send(files)
 
 

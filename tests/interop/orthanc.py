@@ -76,13 +76,18 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def orthanc(
-    *, ae_title: str = "ORTHANC", callers: Sequence[str] = ("DICOMNODE",), users: Mapping[str, str] | None = None
+    *,
+    ae_title: str = "ORTHANC",
+    callers: Sequence[str] = ("DICOMNODE",),
+    users: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[Orthanc]:
     """An Orthanc that takes C-STORE from any AE title; skips (fails with CI=true) where it is not installed.
 
     Args:
         callers: AE titles that may also query and retrieve.
         users: names and passwords for HTTP; None: no authentication.
+        more: of Orthanc's configuration.
     """
     program = need_program("Orthanc", "/usr/sbin/Orthanc")
     if not PLUGIN.exists():
@@ -90,7 +95,7 @@ def orthanc(
     with tempfile.TemporaryDirectory(prefix="orthanc-") as folder, requests.Session() as session:
         session.trust_env = False
         session.auth = next(iter(users.items())) if users else None
-        process, server = _start(program, Path(folder), ae_title, callers, users, session)
+        process, server = _start(program, Path(folder), ae_title, callers, users, session, more or {})
         try:
             yield server
         finally:
@@ -104,12 +109,13 @@ def _start(
     callers: Sequence[str],
     users: Mapping[str, str] | None,
     session: requests.Session,
+    more: Mapping[str, Any],
 ) -> tuple[subprocess.Popen[bytes], Orthanc]:
     log = folder / "orthanc.log"
     for _ in range(3):  # another process may take a free port before Orthanc does
         server = Orthanc(ae_title, free_port(), free_port(), session)
         configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(_configuration(server, folder, callers, users)))
+        configuration.write_text(json.dumps({**_configuration(server, folder, callers, users), **more}))
         with log.open("wb") as output:
             process = subprocess.Popen([program, str(configuration)], stdout=output, stderr=output, cwd=folder)
         deadline = time.monotonic() + START_SECONDS

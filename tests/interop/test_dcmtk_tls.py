@@ -13,9 +13,9 @@ import pydicom
 import pytest
 from structlog.testing import capture_logs
 
-from dicom_node.deliver.association import associate
 from dicom_node.deliver.dimse import send
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
+from dicom_node.peer.association import associate
 from dicom_node.settings import Destination, Settings, TlsSettings
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
 from tests.certificates import Authority, Identity
@@ -165,7 +165,7 @@ def test_sending_by_tls_that_fails(
         node.private_key_file.unlink()
     options = [] if case == "no TLS" else _shows(pacs)
     with _storescp(tmp_path / "out", *options) as port:
-        with pytest.raises(DeliveryError, match=words) as caught:
+        with pytest.raises(PeerError, match=words) as caught:
             send(_destination(free_port() if case == "nobody" else port, node), "DICOMNODE", files)
         assert caught.value.retryable
         if case == "another host":
@@ -184,7 +184,7 @@ def test_node_to_node_by_tls(tmp_path: Path, authority: Authority, files: list[P
         for at in ("certificate_file", "private_key_file"):
             getattr(tls, at).write_bytes(getattr(new, at).read_bytes())
         with (
-            pytest.raises(DeliveryError, match="its certificate is refused"),
+            pytest.raises(PeerError, match="its certificate is refused"),
             associate(destination, "X", [("1.2", "1.3")]),
         ):
             pass

@@ -19,7 +19,7 @@ from dicom_node.deliver.confirm import confirm
 from dicom_node.deliver.dimse import send
 from dicom_node.encode.context import Context
 from dicom_node.encode.results import encode_findings
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.model.result import AlgorithmIdentity, ResultObject
 from dicom_node.settings import Destination
 from dicom_node.testing.series import PLANES, plane_affine, slice_datasets
@@ -138,7 +138,7 @@ def test_wrong_credentials_are_final(
     assert requests.get(server.dicomweb_url + "/studies", timeout=10).status_code == 401
     monkeypatch.setenv("ORTHANC_PASSWORD", "guess")
     by_qido = destination.model_copy(update={"confirm": "qido"})
-    with pytest.raises(DeliveryError, match="HTTP 401") as caught:
+    with pytest.raises(PeerError, match="HTTP 401") as caught:
         confirm(by_qido, CALLER, results, str(source[0].StudyInstanceUID))
     assert not caught.value.retryable
 
@@ -146,6 +146,6 @@ def test_wrong_credentials_are_final(
 def test_a_node_that_the_archive_does_not_list_may_not_ask(
     destination: Destination, source: list[Dataset], results: tuple[ResultObject, ...]
 ) -> None:
-    with pytest.raises(DeliveryError, match="ended the association at the query: may STRANGER ask it") as caught:
+    with pytest.raises(PeerError, match="ended the association at the query: may STRANGER ask it") as caught:
         confirm(destination, "STRANGER", results, str(source[0].StudyInstanceUID))
     assert caught.value.retryable  # Orthanc hangs up, as it would if it stopped

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dicom_node.deliver.dimse import send
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.settings import Destination
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
 from tests.conftest import need_program
@@ -43,7 +43,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 def test_refused_association(tmp_path: Path, paths: list[Path]) -> None:
     # storescp hangs up so fast behind its rejection (permanent, no reason) that the rejection may be lost on the way.
-    refused = pytest.raises(DeliveryError, match=r"rejected the association permanently|ended the connection")
+    refused = pytest.raises(PeerError, match=r"rejected the association permanently|ended the connection")
     with _storescp(tmp_path, "--refuse") as destination, refused as caught:
         send(destination, "DICOMNODE", paths)
     assert caught.value.retryable is ("ended the connection" in str(caught.value))

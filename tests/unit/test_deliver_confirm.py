@@ -15,7 +15,7 @@ import pytest
 
 from dicom_node.deliver.confirm import confirm
 from dicom_node.deliver.dimse import send
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 from dicom_node.model.result import ResultObject
 from dicom_node.settings import Destination
 from dicom_node.testing.fake_pacs import FakePacs
@@ -126,7 +126,7 @@ def test_qido_finds_nothing(web: Web, status: int) -> None:
 )
 def test_qido_is_refused(web: Web, status: int, retryable: bool) -> None:
     web.status = status
-    with pytest.raises(DeliveryError, match=f"HTTP {status}") as caught:
+    with pytest.raises(PeerError, match=f"HTTP {status}") as caught:
         confirm(web.destination(), CALLER, OBJECTS, STUDY)
     assert caught.value.retryable is retryable
 
@@ -134,21 +134,21 @@ def test_qido_is_refused(web: Web, status: int, retryable: bool) -> None:
 @pytest.mark.parametrize("body", [b"<html>please wait</html>", b"{}x", b'[{"00080018": {"vr": "UI"}}]', b"[1]", b'"x"'])
 def test_qido_answer_that_is_no_dicom_json(web: Web, body: bytes) -> None:
     web.body = body
-    with pytest.raises(DeliveryError, match="DICOM JSON") as caught:
+    with pytest.raises(PeerError, match="DICOM JSON") as caught:
         confirm(web.destination(), CALLER, OBJECTS, STUDY)
     assert caught.value.retryable
 
 
 def test_qido_time_out(web: Web) -> None:
     web.stalls = threading.Event()
-    with pytest.raises(DeliveryError, match=r"within 0\.3 s") as caught:
+    with pytest.raises(PeerError, match=r"within 0\.3 s") as caught:
         confirm(web.destination(timeout_seconds=0.3), CALLER, OBJECTS, STUDY)
     assert caught.value.retryable
 
 
 def test_qido_server_is_down(web: Web) -> None:
     destination = web.destination().model_copy(update={"dicomweb_url": "http://127.0.0.1:9/dicom-web"})
-    with pytest.raises(DeliveryError, match="no connection") as caught:
+    with pytest.raises(PeerError, match="no connection") as caught:
         confirm(destination, CALLER, OBJECTS, STUDY)
     assert caught.value.retryable
 
@@ -156,7 +156,7 @@ def test_qido_server_is_down(web: Web) -> None:
 @pytest.mark.parametrize("url", [None, "pacs/dicom-web", "ftp://pacs/dicom-web"])
 def test_qido_without_a_usable_url(web: Web, url: str | None) -> None:
     destination = web.destination().model_copy(update={"dicomweb_url": url})
-    with pytest.raises(DeliveryError) as caught:
+    with pytest.raises(PeerError) as caught:
         confirm(destination, CALLER, OBJECTS, STUDY)
     assert not caught.value.retryable
 
@@ -172,7 +172,7 @@ def test_qido_credentials_come_from_the_environment(web: Web, monkeypatch: pytes
 
 def test_qido_without_its_credentials(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PACS_USER", raising=False)
-    with pytest.raises(DeliveryError, match="PACS_USER is not set") as caught:
+    with pytest.raises(PeerError, match="PACS_USER is not set") as caught:
         confirm(web.destination(username_env="PACS_USER"), CALLER, OBJECTS, STUDY)
     assert not caught.value.retryable
     assert web.asked == []
@@ -216,6 +216,6 @@ def test_find_from_an_archive_that_knows_no_image_level(sent: list[ResultObject]
 
 
 def test_find_from_an_archive_that_answers_no_level(sent: list[ResultObject]) -> None:
-    with FakePacs(find_levels=[]) as pacs, pytest.raises(DeliveryError, match="SERIES query with 0xA900") as caught:
+    with FakePacs(find_levels=[]) as pacs, pytest.raises(PeerError, match="SERIES query with 0xA900") as caught:
         confirm(_find(pacs), CALLER, sent, phantom_uid("confirm", "study"))
     assert not caught.value.retryable

@@ -14,9 +14,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
-from dicom_node.deliver.association import associate
 from dicom_node.deliver.dimse import send
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
+from dicom_node.peer.association import associate
 from dicom_node.settings import Destination
 from dicom_node.testing.fake_pacs import FakePacs
 from dicom_node.testing.series import PLANES, plane_affine, save, slice_datasets
@@ -150,7 +150,7 @@ def test_a_pacs_that_comes_up_again_is_at_the_same_port(paths: list[Path]) -> No
     with FakePacs() as pacs:
         destination = _destination(pacs.port)
         pacs.down()
-        with pytest.raises(DeliveryError, match="no connection") as caught:
+        with pytest.raises(PeerError, match="no connection") as caught:
             send(destination, CALLER, paths)
         assert caught.value.retryable
         pacs.up()
@@ -159,14 +159,14 @@ def test_a_pacs_that_comes_up_again_is_at_the_same_port(paths: list[Path]) -> No
 
 def test_an_ae_title_that_the_peer_does_not_know_is_final(paths: list[Path]) -> None:
     with FakePacs(calling_ae_titles=["SOMEONE"]) as pacs:
-        with pytest.raises(DeliveryError, match="does not know our AE title") as caught:
+        with pytest.raises(PeerError, match="does not know our AE title") as caught:
             send(_destination(pacs.port), CALLER, paths)
         assert not caught.value.retryable
         assert set(send(_destination(pacs.port, calling_ae_title="SOMEONE"), CALLER, paths).values()) == {""}
 
 
 def test_calling_another_ae_title_than_the_peers_is_final(paths: list[Path]) -> None:
-    another = pytest.raises(DeliveryError, match="its AE title is another one")
+    another = pytest.raises(PeerError, match="its AE title is another one")
     with FakePacs(require_called_ae_title=True) as pacs, another as caught:
         send(_destination(pacs.port, ae_title="OTHER"), CALLER, paths)
     assert not caught.value.retryable
@@ -174,7 +174,7 @@ def test_calling_another_ae_title_than_the_peers_is_final(paths: list[Path]) -> 
 
 def test_a_busy_peer_is_worth_another_attempt(paths: list[Path]) -> None:
     context = [(str(MRImageStorage), str(ExplicitVRLittleEndian))]
-    too_many = pytest.raises(DeliveryError, match="too many associations")
+    too_many = pytest.raises(PeerError, match="too many associations")
     with (
         FakePacs(maximum_associations=1) as pacs,
         associate(_destination(pacs.port), CALLER, context),
@@ -185,14 +185,14 @@ def test_a_busy_peer_is_worth_another_attempt(paths: list[Path]) -> None:
 
 
 def test_a_peer_that_never_answers_the_request_is_a_time_out(paths: list[Path]) -> None:
-    late = pytest.raises(DeliveryError, match=r"did not answer the association request within 0\.3 s")
+    late = pytest.raises(PeerError, match=r"did not answer the association request within 0\.3 s")
     with _mute_peer(holds=True) as port, late as caught:
         send(_destination(port, timeout=0.3), CALLER, paths)
     assert caught.value.retryable
 
 
 def test_a_peer_that_hangs_up_is_worth_another_attempt(paths: list[Path]) -> None:
-    with _mute_peer(holds=False) as port, pytest.raises(DeliveryError, match="ended the connection") as caught:
+    with _mute_peer(holds=False) as port, pytest.raises(PeerError, match="ended the connection") as caught:
         send(_destination(port), CALLER, paths)
     assert caught.value.retryable
 
@@ -221,7 +221,7 @@ def test_a_host_name_that_does_not_resolve_is_worth_another_attempt(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fails)
-    with pytest.raises(DeliveryError, match="cannot be resolved") as caught:
+    with pytest.raises(PeerError, match="cannot be resolved") as caught:
         send(_destination(104), CALLER, paths)
     assert caught.value.retryable
 
@@ -230,7 +230,7 @@ def test_a_file_that_is_no_dicom_file_is_final(pacs: FakePacs, tmp_path: Path) -
     fruit = tmp_path / "fruit.dcm"
     fruit.write_bytes(b"banana" * 100)
     for path in (fruit, tmp_path / "absent.dcm"):
-        with pytest.raises(DeliveryError, match=path.name) as caught:
+        with pytest.raises(PeerError, match=path.name) as caught:
             send(_destination(pacs.port), CALLER, [path])
         assert not caught.value.retryable
 
@@ -250,7 +250,7 @@ def test_a_compressed_file_is_not_decoded_for_a_peer_that_cannot_take_it(tmp_pat
     (ds,) = _datasets("rle2", 1)
     ds.compress(RLELossless, generate_instance_uid=False)
     contexts = {str(MRImageStorage): [str(ExplicitVRLittleEndian), str(JPEG2000Lossless)]}
-    with _scp(contexts, []) as port, pytest.raises(DeliveryError, match="RLE Lossless is not accepted") as caught:
+    with _scp(contexts, []) as port, pytest.raises(PeerError, match="RLE Lossless is not accepted") as caught:
         send(_destination(port), CALLER, save(tmp_path, [ds]))
     assert not caught.value.retryable
 

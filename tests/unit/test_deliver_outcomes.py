@@ -2,7 +2,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
 
-from dicom_node.deliver.outcomes import none_accepted, rejection, store_outcome, store_warning
+from dicom_node.peer.outcomes import none_accepted, rejection, store_outcome, store_warning
 
 
 @pytest.mark.parametrize("status", [0x0000, 0x0001, 0x0107, 0x0111, 0x0116, 0xB000, 0xB006, 0xB007, 0xB0FF])

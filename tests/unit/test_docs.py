@@ -14,12 +14,19 @@ import yaml
 from pydantic import BaseModel
 
 from dicom_node.cli import app
-from dicom_node.model.states import DeliveryState, RunState, StudyState
+from dicom_node.model.states import DeliveryState, PullState, RunState, StudyState
 from dicom_node.run.registry import Manifest
-from dicom_node.settings import Destination, Settings
+from dicom_node.settings import Destination, Settings, Source
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/algorithms.md", "docs/states.md", "docs/configuration.md")
+GUIDES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/algorithms.md",
+    "docs/states.md",
+    "docs/configuration.md",
+    "docs/integration.md",
+)
 
 
 def text_of(name: str) -> str:
@@ -53,7 +60,7 @@ def keys(model: type[BaseModel], before: str = "", *, sections: bool = False) ->
 
 
 def test_every_setting_is_documented() -> None:
-    expected = (set(keys(Settings)) - {"destinations"}) | set(keys(Destination))
+    expected = (set(keys(Settings)) - {"destinations", "sources"}) | set(keys(Destination)) | set(keys(Source))
 
     assert documented("docs/configuration.md") == expected
 
@@ -63,15 +70,17 @@ def test_documented_defaults_are_the_defaults() -> None:
     assert len(defaults) > 20
     for key, text in defaults.items():
         at: Any = Settings().model_dump(mode="json")
-        if key in Destination.model_fields:
-            at = {key: Destination.model_fields[key].default}
+        for peer in (Source, Destination):
+            if key in peer.model_fields:
+                at = peer.model_construct(name="x").model_dump(mode="json")
         for part in key.split("."):
             at = at[part]
         assert yaml.safe_load(text) == at, key
 
 
 @pytest.mark.parametrize(
-    ("heading", "states"), [("Studies", StudyState), ("Runs", RunState), ("Deliveries", DeliveryState)]
+    ("heading", "states"),
+    [("Studies", StudyState), ("Runs", RunState), ("Deliveries", DeliveryState), ("Pulls", PullState)],
 )
 def test_every_state_is_documented(heading: str, states: Any) -> None:
     assert documented("docs/states.md", heading) == {str(state) for state in states}

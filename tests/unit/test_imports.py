@@ -17,19 +17,21 @@ LONGEST_FILE = 450
 BASE = frozenset({"errors", "settings", "log", "tls", "version"})
 MODEL = BASE | {"model"}
 STORE = MODEL | {"store", "algorithm"}
+SERVICES = STORE | {"peer"}
 STEPS = frozenset({"receive", "complete", "route", "run", "encode", "check", "deliver"})
-WORKFLOW = STORE | STEPS | {"workflow"}
+WORKFLOW = SERVICES | STEPS | {"workflow"}
 APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "beating", "demo"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
-    "settings": frozenset({"errors"}),
+    "settings": frozenset({"errors", "settings"}),
     "log": frozenset({"errors", "settings"}),
     "tls": frozenset({"errors", "settings", "log"}),
     "model": MODEL,
     "algorithm": MODEL,
     "store": STORE,
-    **{step: STORE | {step} for step in STEPS},
+    "peer": MODEL | {"peer"},
+    **{step: SERVICES | {step} for step in STEPS},
     "testing": frozenset({"model", "errors", "algorithm", "testing"}),
     "workflow": WORKFLOW,
     # Beside the composition root: what looks at the node's state, or strings the steps together without a node.
@@ -52,7 +54,7 @@ def part_of(module: str) -> str:
     parts = module.split(".")
     if len(parts) == 1:
         return "version"
-    return "cli" if parts[1] == "cli" or parts[1].startswith("cli_") else parts[1]
+    return next((part for part in ("cli", "settings") if parts[1].startswith(f"{part}_")), parts[1])
 
 
 def imported(tree: ast.AST, module: str, *, is_package: bool) -> Iterable[str]:

@@ -61,7 +61,38 @@ def test_every_key_stands_in_node_yaml(key: str) -> None:
 def test_every_key_of_a_destination_is_named_in_node_yaml(key: str) -> None:
     text = NODE_YAML.read_text(encoding="utf-8")
 
-    assert key in text[text.index("destinations:") - 500 :]
+    assert key in text[text.index("# Where results go.") :]
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"ae_title": "PACS"}, "host", "needed for kind: dimse"),
+        ({"kind": "dicomweb"}, "dicomweb_url", "needed for kind: dicomweb"),
+        ({"kind": "orthanc"}, "orthanc_url", "needed for kind: orthanc"),
+        ({"kind": "dicomweb", "dicomweb_url": "http://127.0.0.1/", "follow": True}, "follow", "kind: orthanc"),
+    ],
+)
+def test_a_source_that_lacks_something(tmp_path: Path, values: dict[str, Any], key: str, words: str) -> None:
+    file = write(tmp_path, {"sources": [{"name": "archive", **values}]})
+    with pytest.raises(ConfigurationError, match=f"sources.archive.{key}: .*{words}"):
+        load_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"host": "0.0.0.0"}, "username_env"),
+        ({"username_env": "NO_SUCH_USER"}, "username_env"),
+        ({"username_env": "PATH"}, "password_env"),
+        ({"client_ca_file": "/no/such.pem"}, "certificate"),
+    ],
+)
+def test_dicomweb_is_opened_only_with_care(tmp_path: Path, values: dict[str, Any], key: str) -> None:
+    file = write(tmp_path, {"dicomweb": {"enabled": True, **values}})
+    with pytest.raises(ConfigurationError, match=f"dicomweb.{key}: "):
+        load_settings(file)
+    load_settings(write(tmp_path, {"dicomweb": values}))  # it is not started
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +209,29 @@ def test_an_unknown_destination_names_the_known(tmp_path: Path) -> None:
             id="missing password",
         ),
         pytest.param({"destinations": [OWN, OWN]}, "destinations", "'pacs' is used twice", id="duplicate destination"),
-        pytest.param({"destinations": [{"name": "x"}]}, "destinations.0.ae_title", "required", id="missing key"),
+        pytest.param(
+            {"destinations": [{"name": "x"}]}, "destinations.x.ae_title", "needed for kind: dimse", id="missing key"
+        ),
         pytest.param(
             {"destinations": [OWN | {"confirm": "qido"}]}, "destinations.pacs.dicomweb_url", "needed", id="qido, no URL"
+        ),
+        pytest.param(
+            {"destinations": [{"name": "x", "kind": "orthanc"}]},
+            "destinations.x.orthanc_url",
+            "needed",
+            id="Orthanc, no URL",
+        ),
+        pytest.param(
+            {"destinations": [OWN | {"token_url": "https://id.example/token"}]},
+            "destinations.pacs.client_id_env",
+            "needed for token_url",
+            id="token, no client",
+        ),
+        pytest.param(
+            {"destinations": [OWN | {"ca_file": "/no/such.pem"}]},
+            "destinations.pacs.ca_file",
+            "cannot be read",
+            id="CA",
         ),
         pytest.param(
             {"destinations": [OWN | {"password_env": "NO_SUCH_SECRET"}]},

@@ -228,7 +228,7 @@ def test_config_check_names_file_key_and_what_is_accepted(site: Path, inline: No
     configure(site, receive={"port": "many"})
     assert "receive.port:" in dicom_node("config", "check", code=2).stderr
     configure(site, destinations=[{"name": "a", "ae_title": "A", "host": "h", "port": 1, "proof": 1}])
-    assert "accepted: ae_title, host, port, tls" in dicom_node("config", "check", code=2).stderr
+    assert "accepted: name, ae_title, host, port, tls" in dicom_node("config", "check", code=2).stderr
 
 
 def test_config_check_of_routes(site: Path, inline: None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pydicom.uid import UID
 
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import PeerError
 
 
 class Failure(str):
@@ -103,7 +103,7 @@ _REJECTIONS = {
 }
 
 
-def rejection(peer: str, result: int, source: int, reason: int) -> DeliveryError:
+def rejection(peer: str, result: int, source: int, reason: int) -> PeerError:
     """The error for an A-ASSOCIATE-RJ (PS3.8 section 9.3.4).
 
     A permanent rejection (result 1) is not retried, but for congestion (source 3): that passes, whatever the
@@ -112,7 +112,7 @@ def rejection(peer: str, result: int, source: int, reason: int) -> DeliveryError
     retryable = result == 2 or source == 3
     kind = "for now" if retryable else "permanently"
     why = _REJECTIONS.get((source, reason), f"source {source}, reason {reason}")
-    return DeliveryError(f"{peer} rejected the association {kind}: {why}", retryable=retryable)
+    return PeerError(f"{peer} rejected the association {kind}: {why}", retryable=retryable)
 
 
 def not_accepted(sop_class: str, transfer_syntax: str) -> Failure:
@@ -120,7 +120,7 @@ def not_accepted(sop_class: str, transfer_syntax: str) -> Failure:
     return Failure(f"{UID(sop_class).name} in {UID(transfer_syntax).name} is not accepted", retryable=False)
 
 
-def none_accepted(peer: str, contexts: Iterable[tuple[str, str]]) -> DeliveryError:
+def none_accepted(peer: str, contexts: Iterable[tuple[str, str]]) -> PeerError:
     """The error for an association without one accepted context: (SOP Class UID, Transfer Syntax UID) pairs."""
     what = "; ".join(not_accepted(*c) for c in contexts)
-    return DeliveryError(f"{peer}: {what}", retryable=False)
+    return PeerError(f"{peer}: {what}", retryable=False)

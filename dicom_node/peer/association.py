@@ -1,4 +1,4 @@
-"""Associations with a destination, as storage and query SCU."""
+"""Associations with a peer, as storage and query SCU."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext, build_context, build_role
 
-from dicom_node.deliver.outcomes import none_accepted, rejection
-from dicom_node.errors import ConfigurationError, DeliveryError
-from dicom_node.settings import Destination
+from dicom_node.errors import ConfigurationError, PeerError
+from dicom_node.peer.outcomes import none_accepted, rejection
+from dicom_node.settings_peers import PeerSettings
 from dicom_node.tls import TlsContext, tls_failure
 
 MAXIMUM_CONTEXTS = 128
 """Presentation context IDs are the odd numbers up to 255 (PS3.8 section 9.3.2.2)."""
 
 
-def peer_name(destination: Destination) -> str:
-    """How messages name a destination: ``name (AET@host:port)``."""
-    return f"{destination.name} ({destination.ae_title}@{destination.host}:{destination.port})"
+def peer_name(peer: PeerSettings) -> str:
+    """How messages name a peer: ``name (AET@host:port)``."""
+    return f"{peer.name} ({peer.ae_title}@{peer.host}:{peer.port})"
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -54,12 +54,12 @@ class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
         self.connection = wrapped.socket
         return wrapped
 
-    def tls(self, destination: Destination) -> tuple[Any, str]:
+    def tls(self, peer: PeerSettings) -> tuple[Any, str | None]:
         """What pynetdicom wants for TLS: what wraps the socket, and the name to ask for."""
-        tls = TlsContext(destination.identity, server=False, check_host=destination.tls_check_host)
+        tls = TlsContext(peer.identity, server=False, check_host=peer.tls_check_host)
         self._context = tls.get()
         self._context.sslsocket_class = _TlsSocket
-        return self, destination.host
+        return self, peer.host
 
     def wrap_socket(self, plain: socket.socket, **how: Any) -> ssl.SSLSocket:
         """What pynetdicom asks of a TLS context."""
@@ -80,11 +80,13 @@ class _Entity(AE):  # type: ignore[misc]  # pynetdicom is not read by mypy
 
 @contextlib.contextmanager
 def associate(
-    destination: Destination,
+    peer: PeerSettings,
     calling_ae_title: str,
     contexts: Sequence[tuple[str, str]],
     *,
     as_scp: Sequence[str] = (),
+    receives: Mapping[str, Sequence[str]] | None = None,
+    on_store: Callable[[Any], Any] | None = None,
 ) -> Iterator[Any]:
     """An established pynetdicom Association; released at the end, aborted when the block raises.
 
@@ -92,22 +94,32 @@ def associate(
         contexts: (abstract syntax UID, transfer syntax UID) pairs, at most 128; each is proposed by itself,
             so that the peer accepts or refuses exactly that pair.
         as_scp: abstract syntaxes of which we are the SCP, though we request the association (PS3.7 section D.3.3.4).
+        receives: Transfer Syntax UIDs by SOP Class UID for which we are storage SCP on this association, for C-GET
+            (PS3.7 section D.3.3.4).
+        on_store: takes what then comes: pynetdicom's handler of EVT_C_STORE.
 
     Raises:
-        DeliveryError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
+        PeerError: no connection, rejected, aborted, timed out (retryable but for a permanent rejection),
             or none of the contexts accepted (not retryable).
     """
-    ae = _Entity(ae_title=destination.calling_ae_title or calling_ae_title)
+    ae = _Entity(ae_title=peer.calling_ae_title or calling_ae_title)
     try:
-        association = _request(ae, destination, contexts, as_scp)
+        receives = receives or {}
+        association = _request(ae, peer, _proposed(contexts, receives), (*as_scp, *receives), on_store)
         with _ended(association):
             yield association
     finally:
         ae.close()
 
 
-def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str, str]], as_scp: Sequence[str]) -> Any:
-    peer, timeout = peer_name(destination), destination.timeout_seconds
+def _request(
+    ae: _Entity,
+    peer: PeerSettings,
+    proposed: list[PresentationContext],
+    as_scp: Iterable[str],
+    on_store: Callable[[Any], Any] | None,
+) -> Any:
+    name, timeout = peer_name(peer), peer.timeout_seconds
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout
     # Every wait is bounded by these three; a fourth clock would only hide which of them ran out.
     ae.network_timeout = None
@@ -124,26 +136,26 @@ def _request(ae: _Entity, destination: Destination, contexts: Sequence[tuple[str
     started = time.monotonic()
     try:
         association = ae.associate(
-            destination.host,
-            destination.port,
-            contexts=_proposed(contexts),
-            ae_title=destination.ae_title,
+            peer.host,
+            peer.port,
+            contexts=proposed,
+            ae_title=peer.ae_title,
             ext_neg=[build_role(uid, scp_role=True) for uid in as_scp],
-            tls_args=ae.tls(destination) if destination.tls else None,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+            tls_args=ae.tls(peer) if peer.tls else None,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *([(evt.EVT_C_STORE, on_store)] if on_store else [])],
         )
     except socket.gaierror as e:
-        raise DeliveryError(f"{peer}: the host name cannot be resolved: {e.strerror}") from e
+        raise PeerError(f"{name}: the host name cannot be resolved: {e.strerror}") from e
     except ConfigurationError as e:
-        raise DeliveryError(f"{peer}: {e}") from e
+        raise PeerError(f"{name}: {e}") from e
     if not association.is_established:
         if ae.handshake_failure:
-            raise DeliveryError(f"{peer}: TLS failed: {ae.handshake_failure}")
+            raise PeerError(f"{name}: TLS failed: {ae.handshake_failure}")
         late = time.monotonic() - started >= timeout
-        error = _not_established(association, peer, bool(opened), f"within {timeout:g} s" if late else "")
-        if destination.tls and opened and not association.is_rejected and error.retryable:
+        error = _not_established(association, name, bool(opened), f"within {timeout:g} s" if late else "")
+        if peer.tls and opened and not association.is_rejected and error.retryable:
             # With TLS 1.3 a server says no to a certificate only when the client believes that all is well.
-            raise DeliveryError(f"{error}; does it accept the certificate of tls.certificate_file?")
+            raise PeerError(f"{error}; does it accept the certificate of tls.certificate_file?")
         raise error
     return association
 
@@ -160,22 +172,23 @@ def _ended(association: Any) -> Iterator[None]:
         association.release()
 
 
-def _proposed(contexts: Sequence[tuple[str, str]]) -> list[PresentationContext]:
+def _proposed(contexts: Sequence[tuple[str, str]], receives: Mapping[str, Sequence[str]]) -> list[PresentationContext]:
     proposed = [build_context(abstract, transfer) for abstract, transfer in contexts]
+    proposed += [build_context(abstract, list(transfers)) for abstract, transfers in receives.items()]
     for index, context in enumerate(proposed):
         context.context_id = 2 * index + 1
     return proposed
 
 
-def _not_established(association: Any, peer: str, opened: bool, waited: str) -> DeliveryError:
+def _not_established(association: Any, peer: str, opened: bool, waited: str) -> PeerError:
     if association.is_rejected:
         answer = association.acceptor.primitive
         return rejection(peer, answer.result, answer.result_source, answer.diagnostic)
     if not opened:
-        return DeliveryError(f"{peer}: no connection {waited}".rstrip() + ": is it running?")
+        return PeerError(f"{peer}: no connection {waited}".rstrip() + ": is it running?")
     if association.rejected_contexts:
         refused = ((str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.rejected_contexts)
         return none_accepted(peer, refused)
     if waited:
-        return DeliveryError(f"{peer} did not answer the association request {waited}")
-    return DeliveryError(f"{peer} ended the connection before it accepted the association")
+        return PeerError(f"{peer} did not answer the association request {waited}")
+    return PeerError(f"{peer} ended the connection before it accepted the association")
