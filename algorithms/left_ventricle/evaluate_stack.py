@@ -64,15 +64,18 @@ def ends(data: Path, folder: Path) -> Figures:
             )
             areas = (maps[order] == segment.CAVITY).sum((1, 2))
             seen["base"].append((walls[0, 0], dark[0, 0], areas[0] / max(1, areas[1])))
-            seen["apex"].append((walls[0, -1], dark[0, -1], 1.0))
-    limits = np.array([extent.LEAST_WALL, extent.LEAST_DARK, extent.LEAST_SHARE])
+            seen["apex"].append((walls[0, -1], dark[0, -1], areas[-1] / max(1, areas[-2])))
+    limits = {
+        "base": np.array([extent.LEAST_WALL, extent.LEAST_DARK, extent.LEAST_SHARE]),
+        "apex": np.array([extent.LEAST_WALL, 0.0, 0.0]),
+    }
     return {
         end: {
             "stacks": len(values),
             "lowest_twentieth": dict(
                 zip(("wall", "dark", "share"), np.percentile(values, 5, axis=0).round(2).tolist(), strict=True)
             ),
-            "kept_percent": round(100 * float((np.array(values) >= limits).all(1).mean()), 1),
+            "kept_percent": round(100 * float((np.array(values) >= limits[end]).all(1).mean()), 1),
         }
         for end, values in seen.items()
     }

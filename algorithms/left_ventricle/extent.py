@@ -19,7 +19,10 @@ from .segment import CAVITY, MYOCARDIUM
 LEAST_WALL = 0.75
 """Share of the cavity's edge where the networks see muscle."""
 LEAST_DARK = 0.5
-"""Share of the cavity's edge that looks like the muscle of the middle slices."""
+"""Share of the cavity's edge, above the base, that looks like the muscle of the middle slices: the atrium lies in fat.
+
+Not asked for at the apex, where fat is in the same thick slice as the thin muscle.
+"""
 LEAST_SHARE = 0.55
 """Area of the cavity in a slice above the base, against the next slice's: an outflow tract is smaller."""
 OUTSIDE = 2.0
@@ -47,9 +50,11 @@ def holds_ventricle(
     """
     areas = (maps == CAVITY).sum((2, 3)).astype(np.float64)
     walls, dark = surrounded(images, maps, muscle, spacing)
-    sound = (areas > 0) & (_over_time(walls) >= LEAST_WALL) & (_over_time(dark) >= LEAST_DARK)
+    sound = (areas > 0) & (_over_time(walls) >= LEAST_WALL)
     smooth = _over_time(areas)
-    middle = int(np.argmax((smooth * sound).sum(0)))
+    enclosed = _over_time(dark) >= LEAST_DARK
+    middle = int(np.argmax((smooth * (sound & enclosed)).sum(0)))
+    sound[:, :middle] &= enclosed[:, :middle]
     always = _run(sound.all(0), middle)
     diastole = int(np.argmax(smooth[:, always].sum(1))) if always.any() else int(np.argmax(smooth[:, middle]))
     found = np.stack([_of_phase(sound[p], smooth[p], maps[p], middle) for p in range(len(areas))])
