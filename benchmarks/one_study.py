@@ -74,9 +74,7 @@ def main() -> int:
     for number, r in enumerate(runs, start=1):
         steps = ", ".join(f"{name} {value:.2f}" for name, value in r["steps"].items())
         print(f"run {number}: {r['seconds']:.2f} s, {r['memory_mb']:.0f} MB ({steps})")
-    print(
-        f"median {seconds:.2f} s (at most {longest:g}), {memory:.0f} MB (at most {LARGEST_MB:g})"
-    )
+    print(f"median {seconds:.2f} s (at most {longest:g}), {memory:.0f} MB (at most {LARGEST_MB:g})")
     return 0 if reached else 1
 
 
