@@ -42,7 +42,7 @@ def draw_beating(findings: Findings, sources: Sequence[Path], out: Path, title: 
     pictures = []
     for phase in range(len(cine.array)):
         heart = _heart(cine.array[phase, middle], marked.get((phase, middle)), box, (low, high), colours)
-        pictures.append(_page(heart, _moment(curve, phase), title).quantize(_COLOURS))
+        pictures.append(_page(heart, _moment(curve, phase), title).quantize(_COLOURS, dither=Image.Dither.NONE))
     durations = [_REST if (phase, middle) in marked else _MOMENT for phase in range(len(pictures))]
     pictures[0].save(out, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
