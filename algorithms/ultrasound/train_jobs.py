@@ -176,11 +176,16 @@ def release(training: Training, work: Path) -> None:
     folder = training.folder / "models"
     folder.mkdir(exist_ok=True)
     print("weights:")
-    for name in sorted(training.released()):
-        file = folder / f"{name}.safetensors"
-        shutil.copyfile(work / file.name, file)
+    # calibration and looks are written by evaluate.py --write
+    for name in (*(f"{x}.safetensors" for x in sorted(training.released())), "calibration.json", "looks.json"):
+        file = folder / name
+        if not (work / name).exists() and not file.exists():
+            print(f"  # {name} is still to be made")
+            continue
+        if (work / name).exists():
+            shutil.copyfile(work / name, file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        print(f"  {name}:\n    file: models/{file.name}\n    sha256: {digest}")
+        print(f"  {file.stem}:\n    file: models/{file.name}\n    sha256: {digest}")
 
 
 def data_folder(given: str | None, folder: Path) -> Path:
