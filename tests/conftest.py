@@ -40,7 +40,8 @@ def need_program(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    absent(f"{' / '.join(names)} is not installed (Debian packages: dcmtk, orthanc, orthanc-dicomweb, dicom3tools)")
+    packages = "dcmtk, libgdcm-tools, orthanc, orthanc-dicomweb, dicom3tools"
+    absent(f"{' / '.join(names)} is not installed (Debian packages: {packages})")
     raise AssertionError("unreachable")
 
 
