@@ -29,10 +29,10 @@ def assert_complete(summary: dict[str, Any], out: Path) -> dict[str, float]:
     """Everything is there, delivered and confirmed; returns the measurements by name."""
     (study,) = summary["studies"]
     assert (study["algorithm"], study["state"]) == ("hippocampus", "done")
-    assert sorted(d["role"] for d in study["deliveries"]) == ["seg", "sr"]
+    assert sorted(d["role"] for d in study["deliveries"]) == ["sc", "seg", "sr"]
     assert all(d["delivered"] and d["confirmed"] for d in study["deliveries"])
     assert {"receive", "complete", "infer", "encode", "check"} <= {s["step"] for s in study["steps"]}
-    for role in ("seg", "sr"):
+    for role in ("sc", "seg", "sr"):
         ds = pydicom.dcmread(out / f"hippocampus_{role}.dcm")
         assert ds.SOPInstanceUID in {d["SOPInstanceUID"] for d in study["deliveries"]}
     with Image.open(out / "hippocampus_overlay.png") as picture:
