@@ -20,11 +20,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dicom_node import log
 from dicom_node.app import Node
+from dicom_node.beating import draw_beating
 from dicom_node.errors import ConfigurationError, NodeError
 from dicom_node.model.result import readable
 from dicom_node.model.states import RUN_ENDED, RunState, StudyState
 from dicom_node.overlay import draw_overlay
 from dicom_node.receive.folder import read_folder
+from dicom_node.run.findings_io import load_findings
 from dicom_node.settings import load_settings
 from dicom_node.store.runs import RunRow
 from dicom_node.testing.fake_modality import FakeModality
@@ -38,7 +40,7 @@ _ROUTES = Path(__file__).resolve().parents[1] / "config" / "routes.yaml"
 
 
 def run_demo(input_folder: Path | None, out: Path) -> bool:
-    """Start a node and a fake PACS, send a head, and leave results, pictures and ``summary.json`` in ``out``.
+    """Start a node and a fake PACS, send a head and a heart; leave results, pictures and ``summary.json`` in ``out``.
 
     Returns:
         True if a run ended with every result delivered and confirmed, and nothing is missing in ``out``.
@@ -80,7 +82,8 @@ def _empty(out: Path) -> None:
 
 
 def _phantom(console: Console, folder: Path) -> list[Path]:
-    """A study as a scanner would make it: a localizer and a sagittal T1 head."""
+    """Two studies as a scanner would make them: a sagittal T1 head with its localizer, and a cardiac cine."""
+    from dicom_node.testing.phantom_cine import write_cine
     from dicom_node.testing.phantom_head import write_head, write_localizer
 
     with console.status("making a T1 head from the MNI template ..."):
@@ -89,7 +92,10 @@ def _phantom(console: Console, folder: Path) -> list[Path]:
         except ModuleNotFoundError as e:
             raise ConfigurationError(str(e)) from e
     console.print(f"  made      a head of {len(files)} images from the MNI template")
-    return files
+    with console.status("making a beating heart ..."):
+        heart = write_cine(folder / "heart", "series_per_slice", views=True)
+    console.print(f"  made      a heart of {len(heart)} images, one series a slice, with other views beside them")
+    return files + heart
 
 
 @contextmanager
@@ -155,10 +161,11 @@ def _watch(console: Console, s: Services) -> list[RunRow]:
             studies = s.index.studies()
             for study in studies:
                 if study.state not in (StudyState.RECEIVING, StudyState.COMPLETE):
-                    tell("complete", f"  complete  no new image for {_QUIET_SECONDS:g} s")
+                    tell(study.study_uid, f"  complete  no new image for {_QUIET_SECONDS:g} s")
                     for r in s.runs.routes(study.study_uid):
                         mark = "routed  " if r["wanted"] else "left out"
-                        tell(f"{r['series_uid']}{r['rule']}", f"  {mark}  {r['algorithm']}: {r['reason']}")
+                        line = f"  {mark}  {r['algorithm']}: {r['reason']}"
+                        tell(line, line)  # once, if many series share it
             runs = s.runs.all()
             for run in runs:
                 for step, _, seconds in s.runs.steps(run.run_id):
@@ -194,10 +201,8 @@ def _report(
                 missing.append(f"{d['role']} is not in the PACS's folder")
                 continue
             shutil.copy(arrived, out / f"{run.algorithm}_{d['role']}.dcm")
-        seg = out / f"{run.algorithm}_seg.dcm"
-        if seg.is_file():
-            picture = out / f"{run.algorithm}_overlay.png"
-            draw_overlay(seg, files, picture, f"{run.algorithm} {run.record['algorithm']['version']}")
+        if (out / f"{run.algorithm}_seg.dcm").is_file():
+            _draw(s, run, files, out)
         elif run.state == RunState.DONE:
             missing.append("SEG")
         _print_run(console, view)
@@ -207,9 +212,20 @@ def _report(
     for what in missing:
         console.print(f"[red]missing: {what}[/red]")
     if not missing:
-        names = sorted(p.name for p in out.iterdir() if p.suffix in (".dcm", ".png", ".json"))
+        names = sorted(p.name for p in out.iterdir() if p.suffix in (".dcm", ".png", ".gif", ".json"))
         console.print(f"results in {out}/: " + ", ".join(names))
     return not missing
+
+
+def _draw(s: Services, run: RunRow, files: list[Path], out: Path) -> None:
+    """A picture of the masks; of a cine a moving one."""
+    title = f"{run.algorithm} {run.record['algorithm']['version']}"
+    findings = load_findings(s.folder(run.run_id))
+    if findings.frames and findings.curves:
+        inputs = [s.files.path(i.path) for i in s.index.instances(run.inputs)]
+        draw_beating(findings, inputs, out / f"{run.algorithm}_beating.gif", title)
+    elif not findings.frames:
+        draw_overlay(out / f"{run.algorithm}_seg.dcm", files, out / f"{run.algorithm}_overlay.png", title)
 
 
 def _missing(view: dict[str, Any]) -> list[str]:
@@ -227,8 +243,14 @@ def _print_run(console: Console, view: dict[str, Any]) -> None:
         f"[bold]{view['algorithm']}[/bold]: {view['state']}, {view['seconds_to_results']:.1f} s from the last image "
         "to the confirmed results, less the quiet time"
     )
+    grouped: dict[tuple[str, str], list[float]] = {}
     for m in view["measurements"]:
-        console.print(f"  {m['name']:<60} {readable(m['value']):>9} {m['unit']}")
+        if m["group"]:
+            grouped.setdefault((m["group"], m["unit"]), []).append(m["value"])
+        else:
+            console.print(f"  {m['name']:<60} {readable(m['value']):>9} {m['unit']}")
+    for (group, unit), values in grouped.items():
+        console.print(f"  {group}: {len(values)} values, {readable(min(values))} to {readable(max(values))} {unit}")
     for flag in (m["flag"] for m in view["measurements"] if m["flag"]):
         console.print(f"  ! {flag}")
     for note in view["notes"]:

@@ -37,7 +37,7 @@ def run_view(s: Services, run: RunRow) -> dict[str, Any]:
         "algorithm": run.algorithm,
         "state": str(run.state),
         "reason": run.reason,
-        "measurements": [{k: m[k] for k in ("name", "value", "unit", "flag")} for m in run.measurements],
+        "measurements": [{k: m.get(k) for k in ("name", "value", "unit", "flag", "group")} for m in run.measurements],
         "notes": run.record.get("notes", []),
         "steps": [{"step": n, "seconds": round(seconds, 3)} for n, _, seconds in s.runs.steps(run.run_id)],
         "deliveries": [

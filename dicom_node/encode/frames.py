@@ -7,14 +7,17 @@ then told which frame each mask is of.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.uid import MRImageStorage
 
 from dicom_node.algorithm import Findings
 from dicom_node.encode.source import Plane
+from dicom_node.encode.uids import derive_uid
 from dicom_node.errors import EncodeError
 
 Place = tuple[float, ...]
@@ -39,6 +42,21 @@ def slices_of(findings: Findings, planes: Sequence[Plane]) -> list[list[int]]:
     return list(places.values())
 
 
+def stand_ins(images: Sequence[Dataset]) -> list[Dataset]:
+    """Single images of one series in place of frames and of several series, which highdicom takes no mask of.
+
+    They have the places; the references to them are replaced by :func:`refer_to_frames`.
+    """
+    copies = []
+    for number, image in enumerate(images):
+        other = copy.deepcopy(image)
+        other.SOPClassUID = MRImageStorage
+        other.SOPInstanceUID = derive_uid("stand-in", str(number))
+        other.SeriesInstanceUID = images[0].SeriesInstanceUID
+        copies.append(other)
+    return copies
+
+
 def refer_to_frames(seg: Dataset, label_map: npt.NDArray[np.uint8], planes: Sequence[Plane]) -> None:
     """Make each frame of the SEG refer to the plane that it is of, and the SEG to all images that have planes.
 
@@ -53,6 +71,8 @@ def refer_to_frames(seg: Dataset, label_map: npt.NDArray[np.uint8], planes: Sequ
         identified = frame if "SegmentIdentificationSequence" in frame else shared
         number = int(identified.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         plane = own[(_place(frame.PlanePositionSequence[0]), number)]
+        # Frames at one place share their item.
+        frame.DerivationImageSequence = copy.deepcopy(frame.DerivationImageSequence)
         reference = frame.DerivationImageSequence[0].SourceImageSequence[0]
         reference.ReferencedSOPClassUID = plane.image.SOPClassUID
         reference.ReferencedSOPInstanceUID = plane.image.SOPInstanceUID

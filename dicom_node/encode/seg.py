@@ -17,8 +17,8 @@ from dicom_node.algorithm import Findings, Segment
 from dicom_node.encode.codes import concept, laterality, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
-from dicom_node.encode.frames import refer_to_frames, slices_of
-from dicom_node.encode.source import Source, slice_distance
+from dicom_node.encode.frames import refer_to_frames, slices_of, stand_ins
+from dicom_node.encode.source import Source
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
 
@@ -47,7 +47,8 @@ def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
     slices = slices_of(findings, source.planes)
     pixels = findings.label_map if len(slices) == len(source.planes) else _stacked(findings, slices)
     images = [source.planes[planes[0]].image for planes in slices]
-    seg: Dataset = build("SEG", lambda: _segmentation(pixels, findings.segments, images, context, uids))
+    given = stand_ins(images) if findings.frames else images
+    seg: Dataset = build("SEG", lambda: _segmentation(pixels, findings.segments, given, context, uids))
     if findings.frames:
         refer_to_frames(seg, findings.label_map, source.planes)
     finish(seg, source, context)
@@ -57,9 +58,11 @@ def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
     for item in seg.DimensionIndexSequence:
         item.DimensionOrganizationUID = uids.dimension_organization()
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    if "SpacingBetweenSlices" not in measures and len(images) > 1:
-        # highdicom leaves it out of a sheared stack (tilted gantry).
-        measures.SpacingBetweenSlices = f"{slice_distance(images):.10g}"
+    if source.slice_distance is None:
+        measures.pop("SpacingBetweenSlices", None)
+    elif findings.frames or "SpacingBetweenSlices" not in measures:
+        # highdicom leaves it out of a sheared stack (tilted gantry), and guesses it where slices have no frame.
+        measures.SpacingBetweenSlices = f"{source.slice_distance:.10g}"
     return seg
 
 

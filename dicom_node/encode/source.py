@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,12 +71,14 @@ class Source:
     Attributes:
         images: one dataset for each image, with what the results need but the patient's name.
         planes: one for each plane of the label map; empty where no mask is to be placed.
+        slice_distance: mm between neighbouring slices of what was analysed; None for one slice.
         patient_name: kept apart from highdicom, which logs a name that it finds odd.
         character_set: Specific Character Set for the results.
     """
 
     images: tuple[Dataset, ...]
     planes: tuple[Plane, ...]
+    slice_distance: float | None
     patient_name: DataElement
     character_set: str | list[str]
 
@@ -117,13 +119,17 @@ def read_source(
         if len(values) > 1:
             raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
     planes = _planes(headers, frames) if frames else tuple(Plane(image) for image in images if on_grid)
+    distance = None
     if planes:
-        _complete_thickness([p.image for p in planes])
+        # Of frames, some slices may be missing: the step is that of all images.
+        placed = [h for header in headers for h in _each_plane(header)] if frames else [p.image for p in planes]
+        distance = slice_distance(placed)
+        _complete_thickness([p.image for p in planes], distance)
     character_set = _character_set(headers[0], images[0], own_texts)
     patient_name = images[0]["PatientName"]
     for image in (*images, *(p.image for p in planes)):
         _add(image, "PatientName", "")
-    return Source(images, planes, patient_name, character_set)
+    return Source(images, planes, distance, patient_name, character_set)
 
 
 def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane, ...]:
@@ -145,21 +151,27 @@ def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane,
     return tuple(planes)
 
 
-def _complete_thickness(images: Sequence[Dataset]) -> None:
+def _each_plane(header: Dataset) -> Iterator[Dataset]:
+    for number in range(1, len(_value(header, "PerFrameFunctionalGroupsSequence") or [header]) + 1):
+        yield plane_header(header, number)
+
+
+def _complete_thickness(images: Sequence[Dataset], distance: float | None) -> None:
     for image in images:
         if "SliceThickness" not in image:
             # The SEG must have one (PS3.3 C.7.6.16.2.1); slices without gaps are as good a guess as any.
-            if len(images) < 2:
+            if distance is None:
                 raise EncodeError("a single source image has no valid SliceThickness")
-            image.SliceThickness = _decimal(slice_distance(images))
+            image.SliceThickness = _decimal(distance)
 
 
-def slice_distance(images: Sequence[Dataset]) -> float:
-    """Distance in mm of neighbouring slices along the normal of the planes."""
-    first, second = (np.asarray(i.ImagePositionPatient, dtype=np.float64) for i in images[:2])
-    cosines = np.asarray(images[0].ImageOrientationPatient, dtype=np.float64)
+def slice_distance(images: Sequence[Dataset]) -> float | None:
+    """Median distance in mm of neighbouring slices along the normal of the planes; None for one slice."""
+    cosines = np.asarray(_numbers(images[0], "ImageOrientationPatient", 6), dtype=np.float64)
     normal = np.cross(cosines[:3], cosines[3:])
-    return float(abs((second - first) @ normal / np.linalg.norm(normal)))
+    positions = [p for i in images if (p := _numbers(i, "ImagePositionPatient", 3)) is not None]
+    depths = np.unique(np.round(np.asarray(positions) @ (normal / np.linalg.norm(normal)), 4))
+    return float(np.median(np.diff(depths))) if len(depths) > 1 else None
 
 
 def _tidy(header: Dataset, on_grid: bool) -> Dataset:

@@ -139,7 +139,7 @@ def _analyse(function: AlgorithmFunction, kind: str, paths: list[Path], out: Pat
     import torch
 
     started = time.perf_counter()
-    given, headers, source_notes = _read(kind, paths)
+    given, headers, source_notes = read_input(kind, paths)
     read = time.perf_counter()
     _seed()
     with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device != "cpu"):
@@ -161,7 +161,7 @@ def _analyse(function: AlgorithmFunction, kind: str, paths: list[Path], out: Pat
     }
 
 
-def _read(kind: str, paths: list[Path]) -> tuple[Volume | Cine, list[Dataset], tuple[str, ...]]:
+def read_input(kind: str, paths: list[Path]) -> tuple[Volume | Cine, list[Dataset], tuple[str, ...]]:
     """What the algorithm is given, the headers that it came from in its order, and notes."""
     if kind == "cine":
         cine = read_cine(paths)

@@ -31,7 +31,7 @@ _FILLED = 0.88
 """Part of the heartbeat from which on it is full again."""
 _EDGE = 1.2
 """mm over which one tissue passes into another, as pixels blur it."""
-_TRABECULAE = 4.5
+_TRABECULAE = 5.5
 """mm inside the full cavity over which muscle bars pass into blood; like papillary muscles they are cavity."""
 _BLOOD, _MUSCLE, _LUNG, _FAT, _LIVER, _BONE = 215.0, 72.0, 18.0, 165.0, 88.0, 60.0
 

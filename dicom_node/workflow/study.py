@@ -56,7 +56,7 @@ def refuse(s: Services, study_uid: str, revision: int, reason: str) -> bool:
         return s.index.finish(c, study, StudyState.REFUSED, reason)
 
 
-def _one_run_each(wanted: Sequence[Route], algorithms: Mapping[str, Algorithm]) -> list[tuple[Route, list[str]]]:
+def one_run_each(wanted: Sequence[Route], algorithms: Mapping[str, Algorithm]) -> list[tuple[Route, list[str]]]:
     """The runs to be made, each with its series: a cine is one run on all series that suit."""
     runs: dict[tuple[str, str], tuple[Route, list[str]]] = {}
     for r in wanted:
@@ -90,7 +90,7 @@ def route_step(study_uid: str, revision: int) -> None:
         if not s.index.finish(c, study, state, reason):
             return
         s.runs.set_routes(c, study_uid, revision, rows)
-        for r, series_uids in _one_run_each(wanted, s.algorithms):
+        for r, series_uids in one_run_each(wanted, s.algorithms):
             algorithm = s.algorithms[r.algorithm]
             instances = [i for uid in series_uids for i in members[uid].instances]
             key = result_key(s.settings, algorithm, study_uid, instances)

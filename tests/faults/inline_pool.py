@@ -12,7 +12,7 @@ from dicom_node.algorithm import Bundle
 from dicom_node.errors import NotAnalysed
 from dicom_node.run.findings_io import save_findings
 from dicom_node.run.registry import Algorithm
-from dicom_node.run.volumes import read_volume
+from dicom_node.run.worker_process import read_input
 from dicom_node.settings import RunSettings
 
 MACHINE = {"device": "cpu", "device_name": "inline", "devices": 0, "threads": 1}
@@ -43,15 +43,15 @@ class InlinePool:
         spec.loader.exec_module(module)
         answer: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "machine": MACHINE}
         try:
-            source = read_volume(paths)
-            findings = module.load(Bundle(algorithm.folder, "cpu", {}))(source.volume)
+            given, headers, _ = read_input(algorithm.manifest.input, list(paths))
+            findings = module.load(Bundle(algorithm.folder, "cpu", {}))(given)
         except NotAnalysed as e:
             return {**answer, "outcome": "not_analysed", "reason": str(e)}
         save_findings(findings, out)
         return {
             **answer,
             "outcome": "found",
-            "order": [str(h.filename) for h in source.headers],
+            "order": list(dict.fromkeys(str(h.filename) for h in headers)),
             "measurements": [{**asdict(m), "flag": m.flag} for m in findings.measurements],
             "notes": list(findings.notes),
         }

@@ -44,9 +44,12 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 class Site:
     """A node with a PACS, in this process."""
 
-    def __init__(self, folder: Path, pacs: FakePacs, results: Sequence[str] = ("seg", "sr")) -> None:
-        (folder / "routes.yaml").write_text(ROUTES)
-        shutil.copytree(DEFAULT_FOLDER / "threshold_demo", folder / "algorithms" / "threshold_demo")
+    def __init__(
+        self, folder: Path, pacs: FakePacs, routes: str = ROUTES, results: Sequence[str] = ("seg", "sr")
+    ) -> None:
+        (folder / "routes.yaml").write_text(routes)
+        installed = folder / "algorithms" / "threshold_demo"
+        shutil.copytree(DEFAULT_FOLDER / "threshold_demo", installed, dirs_exist_ok=True)
         values: dict[str, Any] = {
             "data_dir": str(folder / "data"),
             "run": {"algorithms_dir": str(folder / "algorithms")},
@@ -106,7 +109,7 @@ def head(tmp_path_factory) -> list[Path]:
 
 def test_a_destination_gets_the_objects_that_it_takes(tmp_path, pacs, head, monkeypatch):
     monkeypatch.setattr(app, "WorkerPool", InlinePool)
-    site = Site(tmp_path, pacs, ["sr", "contours", "sc"])
+    site = Site(tmp_path, pacs, results=["sr", "contours", "sc"])
     try:
         site.send(head)
         run = site.run(RunState.DONE)

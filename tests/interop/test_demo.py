@@ -12,6 +12,8 @@ import pydicom
 import pytest
 from PIL import Image
 
+from dicom_node.testing.heart import Ventricle
+from dicom_node.testing.phantom_cine import CineSequence
 from tests.conftest import data_dir
 
 PROGRAM = Path(sys.executable).parent / "dicom-node"
@@ -25,33 +27,47 @@ def demo(out: Path, *arguments: str) -> dict[str, Any]:
     return json.loads((out / "summary.json").read_text())
 
 
-def assert_complete(summary: dict[str, Any], out: Path) -> dict[str, float]:
+def assert_complete(summary: dict[str, Any], out: Path, algorithm: str) -> dict[str, float]:
     """Everything is there, delivered and confirmed; returns the measurements by name."""
-    (study,) = summary["studies"]
-    assert (study["algorithm"], study["state"]) == ("hippocampus", "done")
-    assert sorted(d["role"] for d in study["deliveries"]) == ["sc", "seg", "sr"]
+    (study,) = (s for s in summary["studies"] if s["algorithm"] == algorithm)
+    assert study["state"] == "done"
+    assert {"sc", "seg", "sr"} == {d["role"] for d in study["deliveries"]}
     assert all(d["delivered"] and d["confirmed"] for d in study["deliveries"])
     assert {"receive", "complete", "infer", "encode", "check"} <= {s["step"] for s in study["steps"]}
     for role in ("sc", "seg", "sr"):
-        ds = pydicom.dcmread(out / f"hippocampus_{role}.dcm")
+        ds = pydicom.dcmread(out / f"{algorithm}_{role}.dcm")
         assert ds.SOPInstanceUID in {d["SOPInstanceUID"] for d in study["deliveries"]}
+    return {m["name"]: m["value"] for m in study["measurements"]}
+
+
+def assert_overlay(out: Path) -> None:
     with Image.open(out / "hippocampus_overlay.png") as picture:
         red, green, blue = (channel.getextrema()[1] for channel in picture.convert("RGB").split())
         assert picture.width > 1000
         assert red > 200
         assert max(green, blue) > 100
-    return {m["name"]: m["value"] for m in study["measurements"]}
 
 
-def test_the_demo_shows_the_main_job(tmp_path):
-    values = assert_complete(demo(tmp_path / "out"), tmp_path / "out")
+def test_the_demo_shows_both_algorithms(tmp_path):
+    out = tmp_path / "out"
+    summary = demo(out)
+    assert len(summary["studies"]) == 2
+    values = assert_complete(summary, out, "hippocampus")
     for side in ("Left", "Right"):
         assert 1.5 < values[f"{side} hippocampus volume"] < 6.5
+    assert_overlay(out)
+    values = assert_complete(summary, out, "left_ventricle")
+    truth = Ventricle()
+    assert values["LV end-diastolic volume"] == pytest.approx(truth.end_diastolic, rel=0.1)
+    assert values["LV end-systolic volume"] == pytest.approx(truth.end_systolic, rel=0.1)
+    with Image.open(out / "left_ventricle_beating.gif") as picture:
+        assert picture.n_frames == CineSequence().phases
 
 
 def test_the_demo_takes_a_real_head(tmp_path):
     source = data_dir("brain_t1_philips_dicom")
-    values = assert_complete(demo(tmp_path / "out", "--input", str(source)), tmp_path / "out")
+    values = assert_complete(demo(tmp_path / "out", "--input", str(source)), tmp_path / "out", "hippocampus")
+    assert_overlay(tmp_path / "out")
     for side in ("Left", "Right"):
         assert 2 <= values[f"{side} hippocampus volume"] <= 5.5
 

@@ -19,7 +19,8 @@ ACCEPTS = {"hippocampus": {"Modality": ("MR",), "min_slices": 20}, "threshold_de
 
 @pytest.fixture
 def default() -> tuple[Rule, ...]:
-    return load_rules(ROOT / "config" / "routes.yaml", ["hippocampus"], ["pacs"])
+    rules = load_rules(ROOT / "config" / "routes.yaml", ["hippocampus", "left_ventricle"], ["pacs"])
+    return tuple(r for r in rules if r.algorithm == "hippocampus")
 
 
 def rule(name: str = "r", algorithm: str = "threshold_demo", **options: Any) -> Rule:

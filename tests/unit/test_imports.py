@@ -19,7 +19,7 @@ MODEL = BASE | {"model"}
 STORE = MODEL | {"store", "algorithm"}
 STEPS = frozenset({"receive", "complete", "route", "run", "encode", "check", "deliver"})
 WORKFLOW = STORE | STEPS | {"workflow"}
-APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "demo"}
+APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "beating", "demo"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "offline": APP,
     "views": APP,
     "overlay": APP,
+    "beating": APP,
     "demo": APP,
     "cli": APP | {"cli"},
 }

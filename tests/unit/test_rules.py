@@ -28,17 +28,20 @@ rules:
 def load(tmp_path: Path, text: str) -> tuple[Rule, ...]:
     file = tmp_path / "routes.yaml"
     file.write_text(text, encoding="utf-8")
-    return load_rules(file, ["hippocampus", "threshold_demo"], ["pacs", "archive"])
+    return load_rules(file, ["hippocampus", "left_ventricle", "threshold_demo"], ["pacs", "archive"])
 
 
 def test_the_default_file_is_valid_and_so_is_its_commented_example(tmp_path: Path) -> None:
     text = (ROOT / "config" / "routes.yaml").read_text(encoding="utf-8")
-    (rule,) = load(tmp_path, text)
-    assert (rule.algorithm, rule.deliver_to, rule.series) == ("hippocampus", ("pacs",), "best")
+    rules = load(tmp_path, text)
+    assert [(r.algorithm, r.deliver_to, r.series) for r in rules] == [
+        ("hippocampus", ("pacs",), "best"),
+        ("left_ventricle", ("pacs",), "best"),
+    ]
     uncommented = text.replace("\n  # - name", "\n  - name").replace("\n  #   ", "\n    ")
     before = "# The smallest example"
     assert before in uncommented
-    assert [r.algorithm for r in load(tmp_path, uncommented)] == ["hippocampus", "threshold_demo"]
+    assert [r.algorithm for r in load(tmp_path, uncommented)] == ["hippocampus", "left_ventricle", "threshold_demo"]
 
 
 def test_the_default_file_documents_all_that_may_be_asked_for() -> None:
