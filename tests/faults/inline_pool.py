@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ class InlinePool:
         spec.loader.exec_module(module)
         answer: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "machine": MACHINE}
         try:
-            given, headers, _ = read_input(algorithm.manifest.input, list(paths))
+            given, headers, notes = read_input(algorithm.manifest.input, list(paths))
             findings = module.load(Bundle(algorithm.folder, "cpu", {}))(given)
+            findings = replace(findings, notes=(*findings.notes, *notes))
         except NotAnalysed as e:
             return {**answer, "outcome": "not_analysed", "reason": str(e)}
         save_findings(findings, out)

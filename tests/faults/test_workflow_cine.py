@@ -9,6 +9,7 @@ import pydicom
 import pytest
 
 from dicom_node import app
+from dicom_node.check.objects import content
 from dicom_node.model.states import RunState
 from dicom_node.testing.phantom_cine import CineSequence, write_cine
 from tests.faults.inline_pool import InlinePool
@@ -112,4 +113,5 @@ def test_too_few_slices_are_reported_with_the_reason(site, tmp_path):
 
     assert "no more than 3 parallel cine slices" in run.reason
     (report,) = site.pacs.received.values()
-    assert "Not analysed, because" in str(report)
+    said = [i.TextValue for i in content(report, deep=True) if i.ValueType == "TEXT"]
+    assert any(text.startswith("Not analysed, because there is no short-axis stack") for text in said)
