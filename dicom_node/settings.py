@@ -99,6 +99,8 @@ class Destination(_Section):
     """Environment variable that holds the DICOMweb user name."""
     password_env: str | None = None
     """Environment variable that holds the DICOMweb password."""
+    results: tuple[Literal["seg", "sr", "contours", "sc"], ...] = Field(("seg", "sr", "sc"), min_length=1)
+    """Which objects go there: segmentation, measurement report, contour report, Secondary Capture."""
     timeout_seconds: float = Field(30, gt=0)
     retry_first_seconds: float = Field(5, gt=0)
     """Wait before the second attempt; doubles each time."""

@@ -40,8 +40,7 @@ def need_program(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    packages = "dcmtk, libgdcm-tools, orthanc, orthanc-dicomweb, dicom3tools"
-    absent(f"{' / '.join(names)} is not installed (Debian packages: {packages})")
+    absent(f"{' / '.join(names)} is not installed (the Debian packages are named in .ci/run)")
     raise AssertionError("unreachable")
 
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+# ruff: noqa: T201, E501
 PACKAGES: Mapping[str, str] = {
     "@ohif/app@3.13.2": "WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA==",
     "@ohif/app@3.12.10": "0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA==",
@@ -67,7 +68,9 @@ def _fetch(package: str, folder: Path) -> None:
         if digest != PACKAGES[package]:
             raise NotInstalled(f"{package} is not the archive that the tests were written for: SHA-512 {digest}")
         with tarfile.open(archives[0]) as archive:
-            archive.extractall(aside / "unpacked", filter="data")
+            # Debian 12's Python may not know it yet.
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            archive.extractall(aside / "unpacked")
         try:
             (aside / "unpacked" / "package").rename(folder)
         except OSError:
