@@ -19,6 +19,7 @@ _SIDE = 360  # pixels of the heart's picture
 _FIELD_MM = 150.0
 _CURVE = (460, 360)
 _TOP = 34
+_COLOURS = 48  # enough for grey, outlines and the curve; a third of the size of 256
 _MOMENT, _REST = 60, 600  # ms that a phase is shown, and one with outlines
 
 
@@ -41,7 +42,7 @@ def draw_beating(findings: Findings, sources: Sequence[Path], out: Path, title: 
     pictures = []
     for phase in range(len(cine.array)):
         heart = _heart(cine.array[phase, middle], marked.get((phase, middle)), box, (low, high), colours)
-        pictures.append(_page(heart, _moment(curve, phase), title))
+        pictures.append(_page(heart, _moment(curve, phase), title).quantize(_COLOURS, dither=Image.Dither.NONE))
     durations = [_REST if (phase, middle) in marked else _MOMENT for phase in range(len(pictures))]
     pictures[0].save(out, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 

@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Column, Table
 
 from dicom_node import __version__, log
+from dicom_node.cli_common import Config, Json, out, print_json, progress, say, services_of, settings_of, stop
+from dicom_node.cli_pull import pull, pulls
+from dicom_node.cli_runs import runs_app
 from dicom_node.errors import ConfigurationError, NodeError
 from dicom_node.model.result import readable
-from dicom_node.settings import Settings, load_settings
 
 NOT_ANALYSED_EXIT = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A DICOM AI node. For research use only.")
-runs_app = typer.Typer(no_args_is_help=True, help="What ran, what it found and where it went.")
 route_app = typer.Typer(no_args_is_help=True, help="Which algorithm a study goes to, and why.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(route_app, name="route")
 app.add_typer(config_app, name="config")
-
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="node.yaml [default: config/node.yaml]"),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-# Header values and paths may hold brackets and colons: nothing in a text is markup.
-out = Console(soft_wrap=True, markup=False, emoji=False)
-progress = Console(stderr=True, markup=False, emoji=False)
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr, so that stdout stays for results."""
-    typer.echo(text, err=True)
-
-
-def stop(text: str, code: int = 1) -> NoReturn:
-    """End with a reason."""
-    say(text)
-    raise typer.Exit(code)
-
-
-def settings_of(config: Path | None) -> Settings:
-    """The settings; without --config those of ./config/node.yaml, or the defaults where there is none."""
-    default = Path("config/node.yaml")
-    try:
-        return load_settings(config or (default if default.is_file() else None))
-    except ConfigurationError as e:
-        stop(str(e), 2)
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, default=str))
 
 
 @app.callback(invoke_without_command=True)
@@ -219,98 +183,8 @@ def studies(config: Config = None, as_json: Json = False) -> None:
         say("no study has come yet")
 
 
-@app.command()
-def pull(
-    source: Annotated[str, typer.Argument(help="A source's name in node.yaml.")],
-    accession: Annotated[list[str] | None, typer.Option("--accession", help="An accession number.")] = None,
-    study: Annotated[list[str] | None, typer.Option("--study", help="A Study Instance UID.")] = None,
-    list_file: Annotated[
-        Path | None, typer.Option("--list", help="A file with an accession number or Study Instance UID a line.")
-    ] = None,
-    config: Config = None,
-) -> None:
-    """Ask an archive for studies; the serving node fetches them. Exit code 1 names what the archive does not have."""
-    from dicom_node.workflow.pull import ask_source
-
-    s = services_of(config)
-    try:
-        asked, missing = ask_source(s, source, accession or [], study or [], list_file)
-    except NodeError as e:
-        stop(str(e), 2 if isinstance(e, ConfigurationError) else 1)
-    say(f"{asked} {'study is' if asked == 1 else 'studies are'} asked for; `dicom-node pulls` shows how it goes")
-    for line in missing:
-        say(f"{source} has nothing for {line}")
-    if missing:
-        raise typer.Exit(1)
-
-
-@app.command()
-def pulls(config: Config = None, as_json: Json = False) -> None:
-    """List the studies that were asked for at other archives, the latest first."""
-    from dicom_node.views import pull_view
-    from dicom_node.workflow.pull import pulls_of
-
-    rows = [pull_view(row) for row in pulls_of(services_of(config)).all()]
-    if as_json:
-        print_json(rows)
-        return
-    for r in rows:
-        out.print(
-            f"{r['StudyInstanceUID']} from {r['source']}: {r['state']}" + (f", {r['reason']}" if r["reason"] else "")
-        )
-    if not rows:
-        say("nothing was asked for yet")
-
-
-@runs_app.command("list")
-def runs_list(config: Config = None, as_json: Json = False) -> None:
-    """List the runs, the latest first."""
-    from dicom_node.views import run_view
-
-    s = services_of(config)
-    rows = [run_view(s, r) for r in s.runs.all()]
-    if as_json:
-        print_json(rows)
-        return
-    for r in rows:
-        out.print(f"{r['run']}: {r['state']}, {r['algorithm']} on study {r['StudyInstanceUID']}")
-        if r["reason"]:
-            out.print(f"    {r['reason']}")
-        for m in r["measurements"]:
-            out.print(f"    {m['name']} {readable(m['value'])} {m['unit']}")
-        for d in r["deliveries"]:
-            arrived = "confirmed" if d["confirmed"] else "sent" if d["delivered"] else "not sent"
-            out.print(f"    {d['role']} to {d['destination']}: {arrived}" + (f" ({d['error']})" if d["error"] else ""))
-    if not rows:
-        say("nothing has run yet")
-
-
-@runs_app.command("show")
-def runs_show(run_id: str, config: Config = None) -> None:
-    """Show one run as JSON: measurements, steps, deliveries, record."""
-    from dicom_node.views import run_view
-
-    s = services_of(config)
-    found = s.runs.get(run_id)
-    if found is None:
-        stop(f"there is no run {run_id}; `dicom-node runs list` lists them")
-    print_json(run_view(s, found))
-
-
-@runs_app.command("retry")
-def runs_retry(run_id: str, config: Config = None) -> None:
-    """Run a failed or set-aside run again; the serving node takes it up at once."""
-    from dicom_node.model.states import RUN_MOVES, RunState
-    from dicom_node.workflow.analyse import retry
-
-    s = services_of(config)
-    found = s.runs.get(run_id)
-    if found is None:
-        stop(f"there is no run {run_id}; `dicom-node runs list` lists them")
-    if RunState.QUEUED not in RUN_MOVES[found.state]:
-        stop(f"run {run_id} is {found.state}: only a run that is failed or set_aside can be run again")
-    retry(s, run_id)
-    say(f"run {run_id} is queued again")
+app.command()(pull)
+app.command()(pulls)
 
 
 @route_app.command("explain")
@@ -422,22 +296,6 @@ def config_check(config: Config = None) -> None:
     else:
         out.print(f"device: {machine['devices']} x {machine['device_name']}, {machine['precision']}")
     out.print("the configuration is sound")
-
-
-def services_of(config: Path | None) -> Any:
-    """The node's state, for looking at; nothing is started."""
-    from dicom_node.app import open_services
-
-    settings = settings_of(config)
-    if settings.database_url is None and not (settings.data_dir / "node.sqlite").is_file():
-        stop(
-            f"there is no node in {settings.data_dir} (data_dir): start one with `dicom-node serve`, or give --config",
-            2,
-        )
-    try:
-        return open_services(settings)
-    except NodeError as e:
-        stop(str(e), 2)
 
 
 def main() -> None:

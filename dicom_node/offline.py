@@ -31,6 +31,8 @@ from dicom_node.store.index import digest_of_inputs
 
 _RECORD = "result.json"
 _SEND_AT_ONCE = 50
+VIEWS = ("contours", "sc")
+"""Made beside SEG and SR: what is not wanted can be left unsent."""
 
 _logger = log.get("offline")
 
@@ -252,7 +254,7 @@ def _encode(
     if answer["outcome"] == "found":
         findings = load_findings(folder / "findings")
         findings = replace(findings, notes=(*findings.notes, *left_out))
-        objects = encode_findings(findings, headers, context, folder)
+        objects = encode_findings(findings, headers, context, folder, VIEWS)
     else:
         objects = encode_not_analysed(answer["reason"], headers, context, folder)
     saved = load_findings(folder / "findings") if answer["outcome"] == "found" else None

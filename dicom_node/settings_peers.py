@@ -130,6 +130,8 @@ class Destination(PeerSettings):
     """How objects are sent: C-STORE, STOW-RS to ``dicomweb_url``, or Orthanc's REST API at ``orthanc_url``."""
     confirm: Literal["none", "find", "qido", "orthanc"] = "none"
     """How arrival is confirmed: C-FIND, QIDO-RS at ``dicomweb_url``, or Orthanc's REST API at ``orthanc_url``."""
+    results: tuple[Literal["seg", "sr", "contours", "sc"], ...] = Field(("seg", "sr", "sc"), min_length=1)
+    """Which objects go there: segmentation, measurement report, contour report, Secondary Capture."""
     batch_mb: float = Field(50, gt=0)
     """STOW-RS: a request holds no more, unless one object alone does."""
     orthanc_label: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$")

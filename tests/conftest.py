@@ -40,7 +40,7 @@ def need_program(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    absent(f"{' / '.join(names)} is not installed (Debian packages: dcmtk, orthanc, orthanc-dicomweb, dicom3tools)")
+    absent(f"{' / '.join(names)} is not installed (the Debian packages are named in .ci/run)")
     raise AssertionError("unreachable")
 
 

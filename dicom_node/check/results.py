@@ -26,7 +26,10 @@ from dicom_node.check.identity import Identity, check_identity, check_origin, ch
 from dicom_node.check.mask import Found, check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
+    COMPREHENSIVE_SR,
+    MODALITIES,
     READ_ERRORS,
+    SECONDARY_CAPTURE,
     SEGMENTATION,
     ResultFile,
     Sources,
@@ -37,6 +40,7 @@ from dicom_node.check.objects import (
 )
 from dicom_node.check.seg import check_seg
 from dicom_node.check.sr import SegObject, check_sr, says_not_analysed
+from dicom_node.check.views import check_capture, check_contours
 
 NOTE = "note: "
 """A line of :func:`check_folder` that starts so is no problem, but says what could not be checked."""
@@ -129,7 +133,7 @@ def _saved_findings(folder: Path, objects: Sequence[ResultFile]) -> tuple[Found 
 def _check_objects(objects: Sequence[ResultFile], sources: Sources, found: Found | None) -> list[str]:
     run = _Run(sources, found)
     run.problems += check_sources(sources)
-    for check in (run.check_origin, run.check_seg, run.check_sr):
+    for check in (run.check_origin, run.check_seg, run.check_sr, run.check_view):
         for result in objects:
             try:
                 check(result)
@@ -151,7 +155,7 @@ class _Run:
         self.problems: list[str] = []
         self.identities: dict[str, Identity] = {}
         self.segs: dict[str, SegObject] = {}
-        self.reports = 0
+        self.reports: list[ResultFile] = []
 
     def check_origin(self, result: ResultFile) -> None:
         found, self.identities[result.name] = check_origin(result)
@@ -159,7 +163,7 @@ class _Run:
         if self.sources.headers:
             self.problems += check_identity(result, self.sources)
         sop_class = text(result.ds, "SOPClassUID")
-        if sop_class not in (SEGMENTATION, COMPREHENSIVE_3D_SR):
+        if sop_class not in MODALITIES:
             self.problems.append(f"{result.name}: its SOPClassUID {sop_class} is no class that this check knows")
 
     def check_seg(self, result: ResultFile) -> None:
@@ -172,10 +176,19 @@ class _Run:
 
     def check_sr(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == COMPREHENSIVE_3D_SR:
-            self.reports += 1
+            self.reports.append(result)
             identity = self.identities.get(result.name, ("", "", ""))
             measured = self.found is None or self.found.measured
             self.problems += check_sr(result, self.segs, self.sources, identity, measured=measured)
+
+    def check_view(self, result: ResultFile) -> None:
+        sop_class = text(result.ds, "SOPClassUID")
+        if sop_class == COMPREHENSIVE_SR:
+            segs = [seg.result for seg in self.segs.values()]
+            identity = self.identities.get(result.name, ("", "", ""))
+            self.problems += check_contours(result, self.reports, segs, self.sources, identity)
+        elif sop_class == SECONDARY_CAPTURE:
+            self.problems += check_capture(result, self.sources)
 
 
 def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identity]) -> list[str]:
@@ -210,6 +223,7 @@ def _referenced(objects: Sequence[ResultFile]) -> set[str]:
         series = items(ds, "ReferencedSeriesSequence")
         references = [i for s in series for i in items(s, "ReferencedInstanceSequence")]
         references += [r for frame in frames_of(ds) for r in source_references(frame)]
+        references += items(ds, "SourceImageSequence")
         references += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
         for study in items(ds, "CurrentRequestedProcedureEvidenceSequence"):
             for s in items(study, "ReferencedSeriesSequence"):

@@ -14,8 +14,6 @@ from dicom_node.check.frames import masks, pixel_problem, segment_number, source
 from dicom_node.check.identity import Identity
 from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, Sources, code_of, content, items, numbers, text
 
-COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _TITLE = ("DCM", "126000")
 _GROUP = ("DCM", "125007")
 _TRACKING_UID = ("DCM", "112040")

@@ -1,8 +1,13 @@
-"""The page of the Secondary Capture: planes on the left, values, curves and notes on the right."""
+"""The page of the Secondary Capture: planes on the left, values, curves and notes on the right.
+
+Measurements that an algorithm groups are details, of which there may be many: the page says where they are.
+"""
 
 from __future__ import annotations
 
+import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -27,6 +32,9 @@ _ROW = 23
 _LINE = 20
 _CURVE = 250
 _WHITE, _GREY, _AMBER, _BLACK = (255, 255, 255), (170, 170, 170), (255, 205, 80), (0, 0, 0)
+_UNITS = 110
+"""Width of the column of units."""
+_ANNOTATION = re.compile(r"\{[^}]*\}")
 _CHARACTERS = 84
 """A line of notes."""
 
@@ -54,7 +62,9 @@ class _Page:
         nothing = [] if findings.label_map.any() else ["No finding: the algorithm marked no voxel of this series."]
         notes = [*nothing, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
         self.notes = [line for note in notes for line in _wrap(note)]
-        table = len(findings.segments) * _ROW + 14 + len(findings.measurements) * _ROW
+        self.values = [m for m in findings.measurements if m.group is None]
+        self.others = [_elsewhere(g, n) for g, n in Counter(m.group for m in findings.measurements if m.group).items()]
+        table = (len(findings.segments) + len(self.values) + len(self.others)) * _ROW + 14
         right = table + len(findings.curves) * (_CURVE + _GAP) + 14 + len(self.notes) * _LINE
         height = _HEADER + max(rows * (_SIDE + _GAP), right) + 40
         self.image = Image.new("RGB", (self.left + _TABLE, height), _BLACK)
@@ -94,11 +104,14 @@ class _Page:
         return y
 
     def _values(self, y: int) -> int:
-        for m in self.findings.measurements:
+        for m in self.values:
             colour = _AMBER if m.flag else _WHITE
             self.pen.text((self.left, y), _cut(m.name, 56), colour, _font(15))
-            self.pen.text((self.image.width - 76, y), readable(m.value), colour, _font(15), anchor="ra")
-            self.pen.text((self.image.width - 70, y), _unit(m), colour, _font(15))
+            self.pen.text((self.image.width - _UNITS - 6, y), readable(m.value), colour, _font(15), anchor="ra")
+            self.pen.text((self.image.width - _UNITS, y), _unit(m), colour, _font(15))
+            y += _ROW
+        for line in self.others:
+            self.pen.text((self.left, y), line, _GREY, _font(15))
             y += _ROW
         return y
 
@@ -125,7 +138,12 @@ def _letters(pen: ImageDraw.ImageDraw, picture: Picture) -> None:
 
 
 def _unit(m: Measurement) -> str:
-    return "" if m.unit == "1" else m.unit.strip("[]")
+    """As people write it: UCUM's annotations in braces are left out."""
+    return "" if m.unit == "1" else _ANNOTATION.sub("", m.unit).strip("[]")
+
+
+def _elsewhere(group: str, count: int) -> str:
+    return f"{_cut(group, 50)}: {count} value{'s' if count > 1 else ''}, see the report"
 
 
 def _wrap(note: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydicom import Dataset
@@ -10,6 +10,8 @@ from pydicom import Dataset
 from dicom_node.algorithm import Findings
 from dicom_node.encode.common import write
 from dicom_node.encode.context import Context
+from dicom_node.encode.contours import build_contours
+from dicom_node.encode.secondary_capture import build_secondary_capture
 from dicom_node.encode.seg import build_seg
 from dicom_node.encode.source import read_source
 from dicom_node.encode.sr import build_not_analysed, build_report, texts
@@ -19,9 +21,9 @@ __all__ = ["Context", "encode_findings", "encode_not_analysed"]
 
 
 def encode_findings(
-    findings: Findings, headers: Sequence[Dataset], context: Context, out: Path
+    findings: Findings, headers: Sequence[Dataset], context: Context, out: Path, views: Collection[str] = ()
 ) -> tuple[ResultObject, ...]:
-    """Write ``seg.dcm`` and ``sr.dcm`` into ``out``; no ``seg.dcm`` when the label map is empty.
+    """Write ``seg.dcm``, ``sr.dcm`` and the views into ``out``; no SEG and no contours when the label map is empty.
 
     The same arguments give the same bytes.
 
@@ -31,15 +33,22 @@ def encode_findings(
             order of the label map's slices.
         context: who made it, when.
         out: folder, made if absent.
+        views: ``contours`` (contour report), ``sc`` (Secondary Capture); for the latter the headers' files are read.
 
     Raises:
-        EncodeError: the findings cannot be written, or the headers lack a UID or a place in space.
+        EncodeError: the findings cannot be written, the pixels of a picture cannot be had, or the headers lack a
+            UID or a place in space.
     """
     source = read_source(headers, [*_own_texts(context), *texts(findings)], frames=findings.frames)
     seg = build_seg(findings, source, context) if findings.label_map.any() else None
     report = build_report(findings, seg, source, context)
     written = [] if seg is None else [write(seg, "seg", out)]
-    return (*written, write(report, "sr", out))
+    written.append(write(report, "sr", out))
+    if seg is not None and "contours" in views:
+        written.append(write(build_contours(findings, source, context), "contours", out))
+    if "sc" in views:
+        written.append(write(build_secondary_capture(findings, source, headers, context), "sc", out))
+    return tuple(written)
 
 
 def encode_not_analysed(

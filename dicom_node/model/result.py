@@ -11,7 +11,7 @@ class ResultObject:
     """One encoded DICOM object.
 
     Attributes:
-        role: ``"seg"`` or ``"sr"``.
+        role: ``"seg"``, ``"sr"``, ``"contours"`` or ``"sc"``; also the name of its file.
         path: the Part 10 file.
     """
 

@@ -33,6 +33,7 @@ TRANSFER_SYNTAXES: Final = (
 )
 _STORAGE_SERVICE = "1.2.840.10008.4.2"
 _STORAGE_UIDS = frozenset(str(uid) for uid in _STORAGE_CLASSES.values())
+_OTHER_UIDS = frozenset(str(v) for v in vars(pynetdicom.sop_class).values() if isinstance(v, UID)) - _STORAGE_UIDS
 
 
 def support_storage(event: Any) -> None:
@@ -70,7 +71,4 @@ def on_common_negotiation(event: Any) -> dict[UID, SOPClassCommonExtendedNegotia
 
 def _is_storage(uid: str) -> bool:
     """Whether the SOP Class is a storage class, or is taken for one because nothing else knows it."""
-    if uid in _STORAGE_UIDS:
-        return True
-    known = UID(uid)
-    return known.is_private or not hasattr(pynetdicom.sop_class, known.keyword)
+    return uid not in _OTHER_UIDS

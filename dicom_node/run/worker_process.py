@@ -119,10 +119,13 @@ def load_algorithm(algorithm: Algorithm, device: str) -> AlgorithmFunction:
 
 
 def _import(folder: Path, name: str) -> ModuleType:
-    """Import ``folder`` as a package of its own name, so that algorithm.py can import its siblings."""
+    """Import ``folder`` as a package of its own name, so that algorithm.py can import its siblings.
+
+    Folders beside it are packages too (``from ..ultrasound import find``): algorithms may share code.
+    """
     package = f"dicom_node_algorithms.{name}"
     parent = sys.modules.setdefault("dicom_node_algorithms", ModuleType("dicom_node_algorithms"))
-    parent.__path__ = []
+    parent.__path__ = [str(folder.parent)]
     outer = ModuleType(package)
     outer.__path__ = [str(folder)]
     sys.modules[package] = outer

@@ -166,10 +166,20 @@ def encode_step(run_id: str, answer: dict[str, Any]) -> None:
         headers = run_headers(s, run, answer)
         objects: tuple[ResultObject, ...]
         if answer["outcome"] == "found":
-            objects = encode_findings(load_findings(s.folder(run_id)), headers, context, out)
+            objects = encode_findings(load_findings(s.folder(run_id)), headers, context, out, _wanted(s, run))
         else:
             objects = encode_not_analysed(answer["reason"], headers, context, out)
         s.runs.set_results(run_id, objects)
+
+
+def _wanted(s: Services, run: RunRow) -> set[str]:
+    """The roles that the run's destinations take."""
+    return {role for to in run.destinations for role in _taken(s, to)}
+
+
+def _taken(s: Services, to: str) -> tuple[str, ...]:
+    """The roles that a destination takes; of one that is configured no more the record, whose delivery then fails."""
+    return next((d.results for d in s.settings.destinations if d.name == to), ("seg", "sr"))
 
 
 @DBOS.step(name="check")
@@ -195,10 +205,11 @@ def dispatch_step(run_id: str, reason: str, turn: str) -> None:
     run = the_run(run_id)
     if run.state != RunState.RUNNING:
         return  # done before: the state and the deliveries' rows commit together
-    uids = [o.SOPInstanceUID for o in s.runs.results(run_id)]
+    objects = s.runs.results(run_id)
     with s.engine.begin() as c:
         s.runs.set_state(run_id, RunState.DELIVERING, reason, c)
         for to in run.destinations:
+            uids = [o.SOPInstanceUID for o in objects if o.role in _taken(s, to)]
             s.runs.open_deliveries(c, run_id, to, uids)
             first = f"{run_id}/to/{to}/{turn}/1"
             enqueue(s, c, "deliver", first, run_id, to, turn, 1, s.index.clock(), to=to)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_node.testing.phantom_cine import write_cine
 from dicom_node.testing.phantom_head import write_head
 
 
@@ -24,4 +25,4 @@ class Case:
     segmentation: bool = True
 
 
-CASES = (Case("hippocampus", write_head),)
+CASES = (Case("hippocampus", write_head), Case("left_ventricle", write_cine))

@@ -68,7 +68,9 @@ def _fetch(package: str, folder: Path) -> None:
         if digest != PACKAGES[package]:
             raise NotInstalled(f"{package} is not the archive that the tests were written for: SHA-512 {digest}")
         with tarfile.open(archives[0]) as archive:
-            archive.extractall(aside / "unpacked", filter="data")
+            # Debian 12's Python may not know it yet.
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            archive.extractall(aside / "unpacked")
         try:
             (aside / "unpacked" / "package").rename(folder)
         except OSError:

@@ -26,6 +26,7 @@ async function main() {
   const said = { errors: [], refused: [], elsewhere: [], opened: [] };
   try {
     const page = context.pages()[0] || (await context.newPage());
+    page.setDefaultTimeout(PATIENCE.timeout);
     page.on("pageerror", (e) => said.errors.push(String(e.stack || e).slice(0, 700)));
     page.on("response", (r) => { if (r.status() >= 400) said.refused.push(`${r.status()} ${r.url()}`); });
     page.on("request", (r) => {
@@ -107,11 +108,11 @@ async function openSegmentation(page, wanted) {
 
 async function openReport(page, wanted) {
   await page.waitForFunction(
-    () => window.cornerstoneTools.annotation.state.getAllAnnotations().length > 0, null, PATIENCE);
+    () => window.cornerstoneTools.annotation.state.getAllAnnotations().some((a) => a.data.labels), null, PATIENCE);
   await page.waitForFunction(() => document.querySelector(".svg-layer text"), null, PATIENCE);
   const annotations = await page.evaluate(() =>
-    window.cornerstoneTools.annotation.state.getAllAnnotations().map((a) => ({
-      labels: (a.data.labels || []).map((l) => `${l.label}: ${l.value}`),
+    window.cornerstoneTools.annotation.state.getAllAnnotations().filter((a) => a.data.labels).map((a) => ({
+      labels: a.data.labels.map((l) => `${l.label}: ${l.value}`),
       lines: ((a.data.renderableData || {}).POLYLINE || []).length,
     })));
   return { annotations, ...(await turnTo(page, wanted)) };

@@ -58,6 +58,7 @@ def settings_file(folder: Path, pacs_port: int) -> Path:
                 "host": "127.0.0.1",
                 "port": pacs_port,
                 "confirm": "find",
+                "results": ["seg", "sr"],
                 "retry_first_seconds": 0.2,
                 "retry_longest_seconds": 1,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 class Site:
     """A node with a PACS, in this process."""
 
-    def __init__(self, folder: Path, pacs: FakePacs, routes: str = ROUTES) -> None:
+    def __init__(
+        self, folder: Path, pacs: FakePacs, routes: str = ROUTES, results: Sequence[str] = ("seg", "sr")
+    ) -> None:
         (folder / "routes.yaml").write_text(routes)
         installed = folder / "algorithms" / "threshold_demo"
         shutil.copytree(DEFAULT_FOLDER / "threshold_demo", installed, dirs_exist_ok=True)
@@ -60,6 +62,7 @@ class Site:
                     "host": "127.0.0.1",
                     "port": pacs.port,
                     "confirm": "find",
+                    "results": list(results),
                     "retry_first_seconds": 0.2,
                     "retry_longest_seconds": 0.5,
                     "timeout_seconds": 5,
@@ -102,6 +105,19 @@ def site(tmp_path, pacs, monkeypatch) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> list[Path]:
     return write_head(tmp_path_factory.mktemp("head"), spacing=(12, 8, 8))
+
+
+def test_a_destination_gets_the_objects_that_it_takes(tmp_path, pacs, head, monkeypatch):
+    monkeypatch.setattr(app, "WorkerPool", InlinePool)
+    site = Site(tmp_path, pacs, results=["sr", "contours", "sc"])
+    try:
+        site.send(head)
+        run = site.run(RunState.DONE)
+        roles = {o.SOPInstanceUID: o.role for o in site.s.runs.results(run.run_id)}
+        assert sorted(roles.values()) == ["contours", "sc", "seg", "sr"]
+        assert sorted(roles[uid] for uid in site.pacs.received) == ["contours", "sc", "sr"]
+    finally:
+        site.node.stop()
 
 
 def test_a_study_goes_the_whole_way(site, head, tmp_path):

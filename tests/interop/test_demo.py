@@ -31,10 +31,10 @@ def assert_complete(summary: dict[str, Any], out: Path, algorithm: str) -> dict[
     """Everything is there, delivered and confirmed; returns the measurements by name."""
     (study,) = (s for s in summary["studies"] if s["algorithm"] == algorithm)
     assert study["state"] == "done"
-    assert {"seg", "sr"} <= {d["role"] for d in study["deliveries"]}
+    assert {"sc", "seg", "sr"} == {d["role"] for d in study["deliveries"]}
     assert all(d["delivered"] and d["confirmed"] for d in study["deliveries"])
     assert {"receive", "complete", "infer", "encode", "check"} <= {s["step"] for s in study["steps"]}
-    for role in ("seg", "sr"):
+    for role in ("sc", "seg", "sr"):
         ds = pydicom.dcmread(out / f"{algorithm}_{role}.dcm")
         assert ds.SOPInstanceUID in {d["SOPInstanceUID"] for d in study["deliveries"]}
     return {m["name"]: m["value"] for m in study["measurements"]}

@@ -104,6 +104,8 @@ def broken_algorithms(folder: Path) -> list[str]:
             continue
         home = folder / file.relative_to(folder).parts[0]
         siblings = {p.stem for p in home.rglob("*.py")} | {p.name for p in home.iterdir() if p.is_dir()}
+        # a folder without a manifest is no algorithm, but code that algorithms share
+        siblings |= {p.name for p in folder.iterdir() if p.is_dir() and not (p / "algorithm.yaml").exists()}
         for name in imported(ast.parse(file.read_text(encoding="utf-8")), file.stem, is_package=False):
             top = name.split(".")[0]
             if top == "dicom_node" and not name.startswith("dicom_node.algorithm"):

@@ -117,6 +117,15 @@ def test_a_curve_makes_the_page_longer_and_is_drawn(series: list[Dataset]) -> No
     assert blue > 300
 
 
+def test_grouped_details_are_one_line(series: list[Dataset]) -> None:
+    one = findings().measurements[-1]
+    many = tuple(replace(one, name=f"Thickness {k}", group="Wall thickness") for k in range(20))
+    plain = findings()
+    longer = replace(plain, measurements=(*plain.measurements, *many), notes=("A note.",) * 15)
+    shorter = replace(plain, notes=("A note.",) * 15)
+    assert capture(series, longer).Rows - capture(series, shorter).Rows == 23
+
+
 def check(series: list[Dataset], change: Callable[[Dataset], None]) -> list[str]:
     ds = capture(series)
     change(ds)

@@ -31,7 +31,11 @@ def test_run_leaves_sound_results_and_says_what_they_are(site: Path, head: Path)
     assert result["measurements"][0]["unit"] == "mL"
     assert result["source"] == str(head)
     assert result["other_series"] == []
-    assert sorted(result["files"]) == sorted(p.name for p in out.glob("*.dcm")) == ["seg.dcm", "sr.dcm"]
+    assert (
+        sorted(result["files"])
+        == sorted(p.name for p in out.glob("*.dcm"))
+        == ["contours.dcm", "sc.dcm", "seg.dcm", "sr.dcm"]
+    )
     assert "sound" in dicom_node("check", out).stderr
     again = json.loads(dicom_node("run", "threshold_demo", head, "--out", out, "--json").stdout)
     assert again["measurements"] == result["measurements"]
