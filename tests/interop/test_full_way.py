@@ -138,7 +138,7 @@ def test_every_result_is_confirmed_and_in_the_archive(site: Site) -> None:
     assert {d.state for d in deliveries} == {DeliveryState.CONFIRMED}
     found = instances(site)
     assert set(found) == {d.sop_uid for d in deliveries}
-    assert sorted(ds.Modality for ds in found.values()) == ["SEG", "SR"]
+    assert sorted(ds.Modality for ds in found.values()) == ["OT", "SEG", "SR"]
 
 
 def test_dicomweb_serves_what_the_node_wrote(site: Site) -> None:
@@ -158,7 +158,7 @@ def test_the_validator_finds_no_error_in_what_the_archive_serves(site: Site, tmp
             [validator, str(file)], capture_output=True, text=True, errors="replace", timeout=60, check=False
         )
         said = done.stdout + done.stderr
-        assert {"SEG": "Segmentation", "SR": "Comprehensive3DSR"}[instance.Modality] in said, said
+        assert {"SEG": "Segmentation", "SR": "Comprehensive3DSR", "OT": "SCImage"}[instance.Modality] in said, said
         assert "Error" not in said, said
 
 
@@ -172,7 +172,7 @@ def test_results_that_the_archive_sends_back_start_nothing(site: Site) -> None:
     studies = site.archive.get("/studies").json()
     sent = site.archive.session.post(f"{rest}/store", json={"Resources": studies}, timeout=30)
     sent.raise_for_status()
-    assert (sent.json()["InstancesCount"], sent.json()["FailedInstancesCount"]) == (2, 0)
+    assert (sent.json()["InstancesCount"], sent.json()["FailedInstancesCount"]) == (3, 0)
 
     site.node.intake.rows.flush()  # rows follow the answers within moments
     own = s.index.series(site.run.study_uid, own=True)

@@ -98,7 +98,7 @@ def test_an_archive_that_is_followed_gets_results_and_one_that_fails_is_told(sit
     }
     assert run.reason == "not delivered to failing: answered FilteredOut instead of Success"
     assert site.failing.get("/instances").json() == []
-    assert len(site.archive.get("/instances").json()) == len(site.head) + 2
+    assert len(site.archive.get("/instances").json()) == len(site.head) + 3  # SEG, SR and picture
     # The results make the study stable anew: it is asked for again, and nothing of it is new.
     until(
         lambda: (r := pulls.get("archive", run.study_uid)) and r.asked > run.created and r.state == PullState.DONE, 60
