@@ -18,11 +18,13 @@ class Case:
         algorithm: its folder in ``algorithms/``.
         source: writes the images it is run on into a folder, and returns their files.
         segmentation: whether OHIF can show its SEG; where it cannot, contours and picture are what a reader has.
+        moments: whether its segments lie on images of several moments at one place.
     """
 
     algorithm: str
     source: Callable[[Path], list[Path]]
     segmentation: bool = True
+    moments: bool = False
 
 
-CASES = (Case("hippocampus", write_head), Case("left_ventricle", write_cine))
+CASES = (Case("hippocampus", write_head), Case("left_ventricle", write_cine, moments=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -51,7 +52,7 @@ CONFIGURATION = {
 
 # Without the isolation headers OHIF's workers get no shared memory.
 NGINX = """
-daemon off; worker_processes 1; pid {run}/nginx.pid; error_log {run}/error.log warn;
+{user}daemon off; worker_processes 1; pid {run}/nginx.pid; error_log {run}/error.log warn;
 events {{ worker_connections 256; }}
 http {{
   include /etc/nginx/mime.types;
@@ -87,10 +88,11 @@ def viewer_site(ohif: Path, archive: Orthanc) -> Iterator[str]:
     nginx = need_program("nginx", "/usr/sbin/nginx")
     with tempfile.TemporaryDirectory(prefix="viewer-") as name:
         run = Path(name)
-        run.chmod(0o755)  # nginx's worker is another user when root starts it
         (run / "app-config.js").write_text(f"window.config = {json.dumps(CONFIGURATION)};\n")
         port = free_port()
-        text = NGINX.format(run=run, dist=ohif / "dist", port=port, archive=archive.url)
+        # Started by root its worker would be nobody, who may not enter root's cache; anybody else has no choice.
+        user = "user root;\n" if os.geteuid() == 0 else ""
+        text = NGINX.format(user=user, run=run, dist=ohif / "dist", port=port, archive=archive.url)
         (run / "nginx.conf").write_text(text)
         with (run / "output").open("wb") as output:
             command = [nginx, "-p", name, "-c", str(run / "nginx.conf"), "-e", str(run / "error.log")]

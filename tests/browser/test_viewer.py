@@ -79,12 +79,14 @@ class Look:
     Attributes:
         opened: by kind (SEG, SR, SC).
         inside, outside: the points of the SEG's image, segment number by point.
+        by_place: whether this viewer paints a segment on every image of its place, of whatever moment.
     """
 
     said: dict[str, Any]
     opened: dict[str, dict[str, Any]]
     inside: list[tuple[int, tuple[float, float]]]
     outside: list[tuple[float, float]]
+    by_place: bool
 
 
 @pytest.fixture(scope="module", params=[NEW_OHIF, OLD_OHIF])
@@ -118,7 +120,7 @@ def look(request: pytest.FixtureRequest, results: Results, tmp_path_factory: pyt
     assert done.returncode == 0, done.stderr[-3000:]
     (shots / "said.json").write_text(done.stdout)
     said = json.loads(done.stdout)
-    return Look(said, {o["kind"]: o for o in said["opened"]}, inside, outside)
+    return Look(said, {o["kind"]: o for o in said["opened"]}, inside, outside, by_place=request.param == OLD_OHIF)
 
 
 def opening(kind: str, ds: Dataset, image: str, points: list[tuple[float, float]]) -> dict[str, Any]:
@@ -219,12 +221,14 @@ def test_the_overlay_is_painted_where_the_mask_is(look: Look, results: Results) 
     opened = look.opened["SEG"]
     pixels = screen(opened)
     colours = {int(s.SegmentNumber): rgb_of(s) for s in results.objects["seg"].SegmentSequence}
+    # Where another moment's mask is painted over it, a segment's colour is there, but mixed.
+    alike = 0.5 if look.by_place and results.case.moments else 0.9
     assert len(look.inside) >= 6
     for (number, _), place in zip(look.inside, opened["places"], strict=False):
         tint = colour_at(pixels, place) - colour_at(pixels, place).min()
         wanted = colours[number] - colours[number].min()
         assert tint.max() > 20, (number, place)
-        assert np.dot(tint, wanted) > 0.9 * np.linalg.norm(tint) * np.linalg.norm(wanted), (number, place)
+        assert np.dot(tint, wanted) > alike * np.linalg.norm(tint) * np.linalg.norm(wanted), (number, place)
     for place in opened["places"][len(look.inside) :]:
         assert np.ptp(colour_at(pixels, place)) < 12, place
 
