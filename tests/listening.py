@@ -62,7 +62,7 @@ class Listening:
     def is_clean(self) -> bool:
         """Whether files and rows agree and nothing is half-written."""
         self.intake.rows.flush()
-        half_written = list((self.files.folder / "incoming").iterdir())
+        half_written = list(self.files.folder.rglob("*.part"))
         return not half_written and list(self.files.walk()) == list(self.index.paths())
 
 

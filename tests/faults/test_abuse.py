@@ -62,7 +62,7 @@ def _goes_on(node: Receiver) -> Iterator[None]:
     yield
     serves(node)
     assert node.peak_mb() < MOST_MB
-    assert wait_for(lambda: not list((node.folder / "store" / "incoming").iterdir()))
+    assert wait_for(lambda: not list((node.folder / "store").rglob("*.part")))
     # Nothing was written beside the store.
     assert {p.name for p in node.folder.iterdir()} <= {"store", "node.sqlite", "node.sqlite-wal", "node.sqlite-shm"}
 

@@ -143,7 +143,7 @@ def read_connection(data: bytes) -> None:
                 connection.recv(int.from_bytes(head[2:6], "big"))
             except OSError:
                 break
-        assert not list(_storage._keeper.files.folder.glob("incoming/*"))
+        assert not list(_storage._keeper.files.folder.rglob("*.part"))
 
 
 def _connection(ours: socket.socket) -> FastSocket:

@@ -98,8 +98,7 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         m.setattr(os, call, fail)
         with pytest.raises(OutOfResources, match="No space left on device"):
             _write(store, STUDY, SERIES, SOP)
-    assert list(store.walk()) == []
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_log_says_once_that_the_disk_is_full_and_once_that_it_is_not(tmp_path: Path) -> None:
@@ -132,6 +131,12 @@ def test_walk_remove_and_clear(tmp_path: Path) -> None:
     (tmp_path / "incoming" / "left.part").write_bytes(b"half")
     store.clear_incoming()
     assert list((tmp_path / "incoming").iterdir()) == []
+    beside = store.path(paths[0]).with_name("1-2.part")
+    beside.write_bytes(b"half")
+    assert set(store.walk()) == {*paths, other}
+    assert beside.exists()  # it may be under way
+    assert set(store.walk(clear=True)) == {*paths, other}
+    assert not beside.exists()
     store.remove([*paths, "instances/00/1.2/1.3/1.4.dcm"])
     assert list(store.walk()) == [other]
     assert not store.path(paths[0]).parents[1].exists()
