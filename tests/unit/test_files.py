@@ -162,3 +162,45 @@ def test_writers_and_a_remover_of_the_same_series_at_once(tmp_path: Path) -> Non
         t.join()
     assert failures == []
     assert list(store.walk()) == []
+
+
+def test_a_file_made_ready_is_used_beside_its_like_and_removed_otherwise(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    first = _write(store, STUDY, SERIES, "1.2.1")
+    store.prepare(first)
+    (ready,) = tmp_path.rglob("*.part")
+    second = store.begin(b"head", place(STUDY, SERIES, "1.2.2"))
+    assert list(tmp_path.rglob("*.part")) == [ready]
+    second.write(b"dataset")
+    assert second.keep(STUDY, SERIES, "1.2.2") == place(STUDY, SERIES, "1.2.2")
+    assert store.path(place(STUDY, SERIES, "1.2.2")).read_bytes() == b"headdataset"
+    # Of another series: the one that was ready is of no use.
+    store.prepare(first)
+    other = store.begin(b"head", place(STUDY, "1.7", "1.2.3"))
+    (made,) = tmp_path.rglob("*.part")
+    assert made.parent.name == "1.7"
+    other.discard()
+    # Nothing more came.
+    store.prepare(first)
+    store.relax()
+    store.relax()
+    assert not list(tmp_path.rglob("*.part"))
+    # Another thread's is its own.
+    store.prepare(first)
+    other_thread = threading.Thread(target=store.relax)
+    other_thread.start()
+    other_thread.join(10)
+    assert len(list(tmp_path.rglob("*.part"))) == 1
+
+
+def test_a_disk_that_fails_between_two_images_fails_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    first = _write(store, STUDY, SERIES, "1.2.1")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", fail)
+    store.prepare(first)
+    with pytest.raises(OutOfResources, match="No space left on device"):
+        _write(store, STUDY, SERIES, "1.2.2")
