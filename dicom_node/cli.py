@@ -176,6 +176,10 @@ def studies(config: Config = None, as_json: Json = False) -> None:
     for r in rows:
         images = f"{r['instances']} {'image' if r['instances'] == 1 else 'images'}"
         out.print(f"{r['StudyInstanceUID']}: {r['state']}, revision {r['revision']}, {images}, {r['last_arrival']}")
+        if r["waits"]:
+            out.print(f"    waits: {r['waits']}")
+        for c in r["completions"][-1:]:
+            out.print(f"    revision {c['revision']} was whole by {c['by']}: {c['evidence']}")
         for remark in (r["reason"], *r["notes"]):
             if remark:
                 out.print(f"    {remark}")
