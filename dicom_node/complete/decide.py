@@ -37,7 +37,7 @@ def decide(
         count: what an archive says of it; None: there is none to be asked.
     """
     quiet = now - last_arrival
-    if announced is not None and (words := _all_there(announced)):
+    if announced is not None and (words := _all_here(announced)):
         return Verdict(announced.by, words)
     against = [] if announced is None else _against(here, announced, settings)
     asked = ""
@@ -85,11 +85,11 @@ def _due(here: Mapping[str, int], last_arrival: float, count: Count, settings: C
     return count.asked + max(often, min(_SELDOM_SECONDS, stood / 4))
 
 
-def _all_there(a: Announced) -> str:
+def _all_here(a: Announced) -> str:
     """Why the study is whole by what was announced; empty if it is not."""
     if a.in_progress or not a.completed or not a.listed or a.missing or a.unlisted:
         return ""
-    images = _many(sum(a.listed.values()), len(a.listed), "images")
+    images = _many(sum(a.listed.values()), len(a.listed), "image")
     who = ", ".join(a.callers)
     if a.by == By.MPPS:
         return f"{who} reported the procedure step as ended, and all {images} that it lists are here"
@@ -104,7 +104,9 @@ def _against(here: Mapping[str, int], a: Announced, settings: CompleteSettings) 
         found.append(f"MPPS: {who} has a procedure step in progress")
     missing = _expected(a.missing, here, settings)
     if missing:
-        found.append(f"{a.by}: {_many(sum(missing.values()), len(missing), 'images')} that {who} lists have not come")
+        total = sum(missing.values())
+        images = _many(total, len(missing), "image")
+        found.append(f"{a.by}: of what {who} lists, {images} {'has' if total == 1 else 'have'} not come")
     return found
 
 
@@ -118,7 +120,7 @@ def _remark(a: Announced | None) -> str:
     if a.unlisted:
         return f"{a.by}: {a.unlisted} of the images are in no list of {who}"
     if a.missing:
-        return f"{a.by}: of {len(a.missing)} series that {who} lists nothing came"
+        return f"{a.by}: of {len(a.missing)} series that {who} lists nothing has come"
     return f"MPPS: {who} discontinued the procedure step"
 
 
@@ -142,7 +144,7 @@ def _weigh(
         return True, f"{count.source} has as many as are here; whether its count stands still is not yet known"
     there = [uid for uid in count.series if uid not in here]
     if there:
-        return False, f"of {len(there)} series that {count.source} has nothing came (complete.expect: series)"
+        return False, f"of {len(there)} series that {count.source} has nothing has come"
     return False, ""
 
 
@@ -154,7 +156,7 @@ def _difference(here: Mapping[str, int], count: Count, settings: CompleteSetting
     if dict(there) == dict(here):
         return ""
     theirs, ours = _many(sum(there.values()), len(there)), _many(sum(here.values()), len(here))
-    return f"{count.source} has {theirs}, but {ours} are here"
+    return f"{count.source} has {theirs}, here are {ours}"
 
 
 def _expected(series: Mapping[str, int], here: Mapping[str, int], settings: CompleteSettings) -> dict[str, int]:
@@ -162,5 +164,5 @@ def _expected(series: Mapping[str, int], here: Mapping[str, int], settings: Comp
     return {uid: n for uid, n in series.items() if settings.expect == "study" or uid in here}
 
 
-def _many(instances: int, series: int, what: str = "objects") -> str:
-    return f"{instances} {what} in {series} series"
+def _many(instances: int, series: int, what: str = "object") -> str:
+    return f"{instances} {what}{'' if instances == 1 else 's'} in {series} series"

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydicom import Dataset
 
+from dicom_node import log
 from dicom_node.errors import PeerError
 from dicom_node.model.evidence import is_image_class
 from dicom_node.model.instance import valid_uid
@@ -16,6 +17,8 @@ from dicom_node.peer.find import FIND_CONTEXTS, find
 from dicom_node.peer.http import HttpPeer
 from dicom_node.peer.qido import search_all
 from dicom_node.settings_peers import Source
+
+_logger = log.get("peer")
 
 _WITHOUT_IMAGES: Final = frozenset(
     {"SR", "PR", "KO", "SEG", "REG", "FID", "DOC", "PLAN", "AU", "ECG", "EPS", "HD", "RESP", "M3D", "ANN", "RWV", "STL"}
@@ -109,13 +112,22 @@ def _of_series(archive: _Dimse | _Web, look_into: Collection[str]) -> list[Serie
         has_images = str(answer.get("Modality", "")) not in _WITHOUT_IMAGES
         instances = _number(answer)
         not_images: frozenset[str] = frozenset()
-        if instances is None or uid in look_into:
-            classes = {str(i.get("SOPInstanceUID", "")): str(i.get("SOPClassUID", "")) for i in archive.instances(uid)}
-            instances = len(classes)
-            # A class that is not told says nothing.
-            not_images = frozenset(i for i, sop_class in classes.items() if sop_class and not is_image_class(sop_class))
+        if instances is None:
+            instances, not_images = _one_by_one(archive, uid)
+        elif uid in look_into:
+            try:
+                instances, not_images = _one_by_one(archive, uid)
+            except PeerError as e:
+                _logger.debug("series_not_looked_into", SeriesInstanceUID=uid, reason=str(e))
         found[uid] = SeriesCount(uid, instances, has_images, not_images)
     return list(found.values())
+
+
+def _one_by_one(archive: _Dimse | _Web, series_uid: str) -> tuple[int, frozenset[str]]:
+    """How many instances a series has, and which of them are no images; a class that is not told says nothing."""
+    classes = {str(i.get("SOPInstanceUID", "")): str(i.get("SOPClassUID", "")) for i in archive.instances(series_uid)}
+    not_images = frozenset(uid for uid, sop_class in classes.items() if sop_class and not is_image_class(sop_class))
+    return len(classes), not_images
 
 
 def _number(answer: Dataset) -> int | None:

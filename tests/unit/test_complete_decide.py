@@ -56,8 +56,8 @@ def test_all_that_an_archive_announced_is_here() -> None:
     ("changes", "words"),
     [
         ({"in_progress": 1}, "MPPS: CT1 has a procedure step in progress"),
-        ({"missing": {"2": 3}}, "MPPS: 3 images in 1 series that CT1 lists have not come"),
-        ({"missing": {"9": 3}}, "MPPS: 3 images in 1 series that CT1 lists have not come"),
+        ({"missing": {"2": 3}}, "MPPS: of what CT1 lists, 3 images in 1 series have not come"),
+        ({"missing": {"9": 3}}, "MPPS: of what CT1 lists, 3 images in 1 series have not come"),
     ],
 )
 def test_what_says_that_images_are_missing_holds_the_study_back_for_so_long(changes: Any, words: str) -> None:
@@ -87,7 +87,7 @@ def test_where_only_some_series_are_sent_only_those_that_came_are_waited_for() -
     elsewhere = announced(missing={"9": 3})
     assert not verdict(9, elsewhere, expect="series").whole
     found = verdict(10, elsewhere, expect="series")
-    assert found == Verdict(By.QUIET, "nothing new for 10 s; MPPS: of 1 series that CT1 lists nothing came")
+    assert found == Verdict(By.QUIET, "nothing new for 10 s; MPPS: of 1 series that CT1 lists nothing has come")
     assert not verdict(50, announced(missing={"2": 3}), expect="series").whole
 
 
@@ -121,7 +121,7 @@ def test_a_count_that_stood_still_before_the_last_image_came_decides_when_it_is_
 def test_a_count_that_never_equals_ours_is_waited_for_in_vain() -> None:
     lie = count({"1": 20, "2": 31}, asked=109)
     assert not verdict(109.9, None, lie).whole
-    words = "waited in vain: pacs has 51 objects in 2 series, but 50 objects in 2 series are here"
+    words = "waited in vain: pacs has 51 objects in 2 series, here are 50 objects in 2 series"
     assert verdict(110, None, lie) == Verdict(By.QUIET, f"nothing new for 110 s; {words}")
 
 
@@ -156,7 +156,7 @@ def test_series_that_are_not_sent_here_are_not_counted_where_only_some_are() -> 
     assert not verdict(35, None, more).whole
     found = verdict(31, None, more, expect="series")
     assert found.by == By.QUIET
-    assert found.words.startswith("nothing new for 10 s; of 1 series that pacs has nothing came")
+    assert found.words.startswith("nothing new for 10 s; of 1 series that pacs has nothing has come")
     assert not verdict(31, None, count({**HERE, "2": 31, "3": 7}), expect="series").whole
 
 
