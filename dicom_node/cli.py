@@ -294,7 +294,8 @@ def config_check(config: Config = None) -> None:
         out.print(f"destination {d.name}: {d.address}{by_tls}, confirmed by {d.confirm}")
     for source in settings.sources:
         by_tls = ", TLS" if source.tls else ""
-        out.print(f"source {source.name}: {source.kind}{by_tls}")
+        counted = f", asked for its count of studies from {', '.join(source.senders)}" if source.counts else ""
+        out.print(f"source {source.name}: {source.kind}{by_tls}{counted}")
     if machine["device"] == "cpu":
         out.print(f"device: CPU ({machine['threads']} threads). There is no GPU: models run, but slower.")
     else:

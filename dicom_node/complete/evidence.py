@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from dicom_node.complete.decide import SHORT_QUIET_SECONDS, decide, next_question
-from dicom_node.model.evidence import Count, Verdict
+from dicom_node.model.evidence import Announced, Count, Verdict
 from dicom_node.settings import Settings, Source
-from dicom_node.store.announcements import Announcements
+from dicom_node.store.announcements import Announcements, Said
 from dicom_node.store.counts import Counts
 from dicom_node.store.index import Index, StudyRow
 
@@ -24,6 +24,7 @@ class Evidence:
         self._announcements = Announcements(index.engine, index.clock)
         self._counts = Counts(index.engine)
         self._sources: dict[tuple[str, float], Source | None] = {}
+        self._weighed: dict[tuple[StudyRow, tuple[Said, ...]], Announced] = {}
 
     def verdicts(self, rows: Sequence[StudyRow] | None = None) -> list[tuple[StudyRow, Verdict]]:
         """The verdict on each of these studies, which receive; None: on all about which there may be one.
@@ -31,9 +32,10 @@ class Evidence:
         Nothing is asked of anybody: this takes what is in the database.
         """
         if rows is None:
-            rows = self._index.undecided(self._settings.complete.quiet_seconds)
+            rows = self._index.undecided(self._settings.complete.quiet_seconds, SHORT_QUIET_SECONDS)
         studies = {row.study_uid: self._source(row) for row in rows}
-        announced = self._announcements.of(studies)
+        said = self._announcements.of(studies)
+        announced = {row.study_uid: self._announced(row, said[row.study_uid]) for row in rows if row.study_uid in said}
         counts = self._known(studies)
         here = self._counts.here(announced.keys() | counts.keys())
         now = self._index.clock()
@@ -82,9 +84,23 @@ class Evidence:
         if not sources:
             return None
         key = (row.study_uid, row.last_arrival)
-        if key not in self._sources:
-            if len(self._sources) >= _MOST_KNOWN:
-                self._sources.clear()
+        if len(self._sources) >= _MOST_KNOWN:
+            self._sources.clear()
+        try:
+            return self._sources[key]
+        except KeyError:
             senders = set(self._counts.senders(row.study_uid))
-            self._sources[key] = next((s for s in sources if senders & set(s.senders)), None)
-        return self._sources[key]
+            found = next((s for s in sources if senders & set(s.senders)), None)
+            self._sources[key] = found
+            return found
+
+    def _announced(self, row: StudyRow, said: tuple[Said, ...]) -> Announced:
+        """What was announced beside what is here, which is looked up only when one of the two has changed."""
+        if len(self._weighed) >= _MOST_KNOWN:
+            self._weighed.clear()
+        try:
+            return self._weighed[row, said]
+        except KeyError:
+            found = self._announcements.weigh(row.study_uid, said)
+            self._weighed[row, said] = found
+            return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -13,6 +13,17 @@ from dicom_node.store import tables as t
 from dicom_node.store.index import insert
 
 _AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Said:
+    """An announcement as it stands, without its images. ``changes``: how often it was changed."""
+
+    uid: str
+    kind: By
+    state: StepState
+    calling: str
+    changes: int
 
 
 class UnknownStep(Exception):
@@ -67,8 +78,8 @@ class Announcements:
         mine = (a.uid == uid, a.kind == By.MPPS)
         with self.engine.begin() as c:
             open_ones = (*mine, a.state == StepState.IN_PROGRESS)
-            # Written even where nothing changes: two changes at a time must come one after the other.
-            done = c.execute(sa.update(t.announcements).where(*open_ones).values(state=state or StepState.IN_PROGRESS))
+            values = {"state": state or StepState.IN_PROGRESS, "changes": a.changes + 1}
+            done = c.execute(sa.update(t.announcements).where(*open_ones).values(values))
             if not done.rowcount:
                 known = c.scalar(sa.select(a.uid).where(*mine).limit(1)) is not None
                 raise EndedStep if known else UnknownStep
@@ -76,17 +87,18 @@ class Announcements:
                 c.execute(sa.delete(t.announced_images).where(t.announced_images.c.uid == uid))
                 self._set_images(c, uid, images)
 
-    def of(self, studies: Collection[str]) -> dict[str, Announced]:
-        """What was announced of these studies; one of which nothing was is left out."""
+    def of(self, studies: Collection[str]) -> dict[str, tuple[Said, ...]]:
+        """What was announced of these studies, the first first; one of which nothing was is left out."""
         a = t.announcements.c
-        found: dict[str, list[Any]] = {}
+        found: dict[str, list[Said]] = {}
         wanted = list(studies)
         with self.engine.connect() as c:
             for start in range(0, len(wanted), _AT_ONCE):
                 query = sa.select(t.announcements).where(a.study_uid.in_(wanted[start : start + _AT_ONCE]))
-                for row in c.execute(query.order_by(a.created)):
-                    found.setdefault(row.study_uid, []).append(row)
-            return {study_uid: self._announced(c, study_uid, rows) for study_uid, rows in found.items()}
+                for row in c.execute(query.order_by(a.created, a.uid)):
+                    said = Said(row.uid, By(row.kind), StepState(row.state), row.calling, row.changes)
+                    found.setdefault(row.study_uid, []).append(said)
+        return {study_uid: tuple(several) for study_uid, several in found.items()}
 
     def forget(self, seconds: float) -> None:
         """Remove what is older than so many seconds and was announced of studies that never came."""
@@ -97,8 +109,9 @@ class Announcements:
             orphaned = t.announced_images.c.uid.not_in(sa.select(a.uid))
             c.execute(sa.delete(t.announced_images).where(orphaned))
 
-    def _announced(self, c: sa.Connection, study_uid: str, rows: Sequence[Any]) -> Announced:
-        uids = [row.uid for row in rows]
+    def weigh(self, study_uid: str, said: Sequence[Said]) -> Announced:
+        """What was announced of a study, beside what is here of it."""
+        uids = [announcement.uid for announcement in said]
         listed = t.announced_images.c
         ours = sa.exists().where(t.results.c.sop_uid == listed.sop_uid)
         came = sa.exists().where(t.instances.c.sop_uid == listed.sop_uid)
@@ -112,19 +125,20 @@ class Announcements:
         stray = (
             sa.select(i.sop_class, sa.func.count())
             # A class that nobody knows may be anything.
-            .where(i.study_uid == study_uid, i.own.is_(False), i.tags["HasPixelData"].as_boolean(), sa.not_(named))
+            .where(i.study_uid == study_uid, i.own.is_(False), sa.not_(named), i.tags["HasPixelData"].as_boolean())
             .group_by(i.sop_class)
         )
-        states = [row.state for row in rows]
-        return Announced(
-            by=By.MPPS if By.MPPS in {row.kind for row in rows} else By.IAN,
-            callers=tuple(dict.fromkeys(row.calling for row in rows)),
-            in_progress=states.count(StepState.IN_PROGRESS),
-            completed=states.count(StepState.COMPLETED),
-            listed={row[0]: row[1] for row in c.execute(by_series)},
-            missing={row[0]: row[1] for row in c.execute(by_series.where(sa.not_(came)))},
-            unlisted=sum(row[1] for row in c.execute(stray) if is_image_class(row[0])),
-        )
+        states = [announcement.state for announcement in said]
+        with self.engine.connect() as c:
+            return Announced(
+                by=By.MPPS if By.MPPS in {announcement.kind for announcement in said} else By.IAN,
+                callers=tuple(dict.fromkeys(announcement.calling for announcement in said)),
+                in_progress=states.count(StepState.IN_PROGRESS),
+                completed=states.count(StepState.COMPLETED),
+                listed={row[0]: row[1] for row in c.execute(by_series)},
+                missing={row[0]: row[1] for row in c.execute(by_series.where(sa.not_(came)))},
+                unlisted=sum(row[1] for row in c.execute(stray) if is_image_class(row[0])),
+            )
 
     @staticmethod
     def _set_images(c: sa.Connection, uid: str, images: Iterable[Image]) -> None:

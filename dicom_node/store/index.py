@@ -223,12 +223,14 @@ class Index:
         with self.engine.connect() as c:
             return [_study(r) for r in c.execute(query)]
 
-    def undecided(self, quiet_seconds: float) -> list[StudyRow]:
-        """Studies that receive, and have been quiet for so long or have evidence that may decide before that."""
+    def undecided(self, quiet_seconds: float, pause_seconds: float) -> list[StudyRow]:
+        """Studies that receive, and have been quiet for so long; after a pause those with evidence, too."""
         s = t.studies.c
         by_evidence = [sa.exists().where(table.c.study_uid == s.study_uid) for table in (t.announcements, t.counts)]
-        quiet = s.last_arrival <= self.clock() - quiet_seconds
-        query = sa.select(t.studies).where(s.state == StudyState.RECEIVING, sa.or_(quiet, *by_evidence))
+        now = self.clock()
+        decided = sa.or_(s.last_arrival <= now - quiet_seconds, *by_evidence)
+        paused = s.last_arrival <= now - min(pause_seconds, quiet_seconds)
+        query = sa.select(t.studies).where(s.state == StudyState.RECEIVING, paused, decided)
         with self.engine.connect() as c:
             return [_study(r) for r in c.execute(query)]
 

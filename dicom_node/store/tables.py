@@ -158,6 +158,7 @@ announcements = sa.Table(
     Column("state", String(16), nullable=False),
     Column("calling", String(16), nullable=False),
     Column("created", Float, nullable=False),
+    Column("changes", Integer, nullable=False, default=0),
 )
 
 announced_images = sa.Table(

@@ -8,6 +8,7 @@ from dicom_node import log
 from dicom_node.complete.evidence import Evidence
 from dicom_node.errors import PeerError
 from dicom_node.model.evidence import Count
+from dicom_node.model.states import StudyState
 from dicom_node.peer.counts import SeriesCount, count_instances
 from dicom_node.settings import Source
 from dicom_node.store.counts import Counts
@@ -22,7 +23,9 @@ def ask_counts(s: Services, source: Source, evidence: Evidence) -> int:
     """Ask an archive about those studies that it is time for; returns how many answers came."""
     answers = 0
     for row, count in evidence.to_ask(source):
-        if _ask(s, source, row, count):
+        now = s.index.study(row.study_uid)
+        # A slow archive leaves time for much to happen to the next study.
+        if now is not None and now.state == StudyState.RECEIVING and _ask(s, source, row, count):
             answers += 1
             sweep(s, evidence)  # the answer may be what a study waits for
     return answers

@@ -35,7 +35,8 @@ def images() -> list[Dataset]:
 
 def said(node: Listening, study_uid: str) -> Announced | None:
     node.intake.rows.flush()
-    return node.announcements.of([study_uid]).get(study_uid)
+    found = node.announcements.of([study_uid]).get(study_uid)
+    return None if found is None else node.announcements.weigh(study_uid, found)
 
 
 def test_a_step_from_its_beginning_to_its_end(tmp_path: Path, reader: str, images: list[Dataset]) -> None:
