@@ -21,7 +21,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 
 from dicom_node import log
+from dicom_node.complete.evidence import Evidence
 from dicom_node.errors import ConfigurationError
+from dicom_node.receive.announcements import AnnouncementScp
 from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
@@ -31,19 +33,21 @@ from dicom_node.route.rules import Rule, load_rules
 from dicom_node.run.registry import Algorithm, load_registry
 from dicom_node.run.worker import WorkerPool
 from dicom_node.settings import Settings
+from dicom_node.store.announcements import Announcements
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
 from dicom_node.tls import TlsContext
-from dicom_node.workflow import analyse, deliver, housekeeping, pull, study
+from dicom_node.workflow import analyse, counts, deliver, housekeeping, pull, study
 from dicom_node.workflow.commitment import CommitmentReporter
 from dicom_node.workflow.pace import POLL_SECONDS, Pace
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
 
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
+_FORGET_SECONDS = 30 * 86400  # what was announced of studies that never came
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _PULL_SECONDS = 1
 _DELIVERIES_AT_ONCE = 2  # for each destination
@@ -112,7 +116,9 @@ class Node:
         requests = Commitments(self.services.engine)
         self._reporter = CommitmentReporter(settings, requests, Voucher(self.intake, self.services.index))
         self._commitment = CommitmentScp(requests, self._reporter.wake)
-        self.listener = Listener(settings.receive, self.intake, settings.tls, self._commitment)
+        self._announcements = Announcements(self.services.engine)
+        announced = AnnouncementScp(self._announcements)
+        self.listener = Listener(settings.receive, self.intake, settings.tls, self._commitment, announced)
         self.web: WebListener | None = None
         if settings.dicomweb.enabled:
             self.web = WebListener(settings.dicomweb, self.intake, settings.receive.ae_title)
@@ -134,6 +140,7 @@ class Node:
             started.callback(s.client.destroy)
             for problem in self.intake.reconcile():
                 _logger.error("store_problem", problem=problem)
+            self._announcements.forget(_FORGET_SECONDS)
             bind(s)
             started.callback(bind, None)
             started.callback(DBOS.destroy, workflow_completion_timeout_sec=0)
@@ -185,17 +192,20 @@ class Node:
     def _start_ticks(self) -> BackgroundScheduler:
         s = self.services
         # A source that is slow must not keep the others, or the sweep, from a thread.
-        threads = {"default": ThreadPoolExecutor(5 + 2 * len(s.settings.sources))}
+        threads = {"default": ThreadPoolExecutor(5 + 3 * len(s.settings.sources))}
         ticks = BackgroundScheduler(
             executors=threads, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
-        ticks.add_job(study.sweep, "interval", seconds=s.settings.complete.sweep_seconds, args=(s,))
-        ticks.add_job(Pace(s).adjust, "interval", seconds=s.settings.complete.sweep_seconds)
+        evidence, often = Evidence(s.index, s.settings), s.settings.complete.sweep_seconds
+        ticks.add_job(study.sweep, "interval", seconds=often, args=(s, evidence))
+        ticks.add_job(Pace(s).adjust, "interval", seconds=often)
         ticks.add_job(housekeeping.bury_dead, "interval", seconds=_BURIAL_SECONDS, args=(s,))
         if s.settings.retention.keep_days:
             ticks.add_job(housekeeping.remove_old, "interval", seconds=_RETENTION_SECONDS, args=(s, self.intake))
         for source in s.settings.sources:
             ticks.add_job(pull.fetch_due, "interval", seconds=_PULL_SECONDS, args=(s, source, self.intake))
+            if source.counts:
+                ticks.add_job(counts.ask_counts, "interval", seconds=often, args=(s, source, evidence))
             if source.follow or source.query_days:
                 at_once = datetime.now().astimezone()
                 every = source.every_seconds

@@ -176,6 +176,10 @@ def studies(config: Config = None, as_json: Json = False) -> None:
     for r in rows:
         images = f"{r['instances']} {'image' if r['instances'] == 1 else 'images'}"
         out.print(f"{r['StudyInstanceUID']}: {r['state']}, revision {r['revision']}, {images}, {r['last_arrival']}")
+        if r["waits"]:
+            out.print(f"    waits: {r['waits']}")
+        for c in r["completions"][-1:]:
+            out.print(f"    revision {c['revision']} was whole by {c['by']}: {c['evidence']}")
         for remark in (r["reason"], *r["notes"]):
             if remark:
                 out.print(f"    {remark}")
@@ -290,7 +294,8 @@ def config_check(config: Config = None) -> None:
         out.print(f"destination {d.name}: {d.address}{by_tls}, confirmed by {d.confirm}")
     for source in settings.sources:
         by_tls = ", TLS" if source.tls else ""
-        out.print(f"source {source.name}: {source.kind}{by_tls}")
+        counted = f", asked for its count of studies from {', '.join(source.senders)}" if source.counts else ""
+        out.print(f"source {source.name}: {source.kind}{by_tls}{counted}")
     if machine["device"] == "cpu":
         out.print(f"device: CPU ({machine['threads']} threads). There is no GPU: models run, but slower.")
     else:

@@ -76,10 +76,18 @@ class ReceiveSettings(Section):
 
 
 class CompleteSettings(Section):
-    """When a study is whole."""
+    """When a study is whole: evidence first (MPPS, IAN, an archive's count), else a quiet time."""
 
     quiet_seconds: float = Field(10, ge=0)
-    """A study is complete after so long without a new instance."""
+    """Without evidence, a study is complete after so long without a new instance."""
+    hold_seconds: float = Field(300, ge=0)
+    """Evidence that images are missing holds a study back for so much longer, and no more."""
+    settle_seconds: float = Field(30, gt=0)
+    """An archive's count is final when it stood still for so long: longer than the pauses with which it receives."""
+    answer_seconds: float = Field(15, gt=0)
+    """An archive that has not given its count by then is waited for no more."""
+    expect: Literal["study", "series"] = "study"
+    """What is sent here: whole studies, so that a series of which nothing came is waited for, or some series only."""
     sweep_seconds: float = Field(0.5, gt=0)
     """How often quiet studies are looked for."""
 
@@ -303,6 +311,28 @@ def _check_border(where: str, settings: Settings) -> None:
                 raise ConfigurationError(f"{where}: {key}: the name {peer.name!r} is used twice")
             for part, problem in peer.problems():
                 raise ConfigurationError(f"{where}: {key}.{peer.name}.{part}: {problem}")
+    _check_counts(where, settings)
+
+
+def _check_counts(where: str, settings: Settings) -> None:
+    """See that counts can decide, and by which archive."""
+    counting = [source for source in settings.sources if source.counts]
+    complete = settings.complete
+    if counting and complete.settle_seconds > complete.quiet_seconds + complete.hold_seconds:
+        raise ConfigurationError(
+            f"{where}: complete.settle_seconds: no count could ever decide: it must not be longer than quiet_seconds "
+            f"and hold_seconds together, which are {complete.quiet_seconds + complete.hold_seconds:g} "
+            f"(got {complete.settle_seconds:g})"
+        )
+    counted: dict[str, str] = {}
+    for source in counting:
+        for title in source.counts_for:
+            if title in counted:
+                raise ConfigurationError(
+                    f"{where}: sources.{source.name}.counts_for: the studies of {title} are counted by "
+                    f"{counted[title]} already; one archive can"
+                )
+            counted[title] = source.name
 
 
 def _check_tls(where: str, settings: Settings) -> None:

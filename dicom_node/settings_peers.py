@@ -180,6 +180,10 @@ class Source(PeerSettings):
     """Of these modalities only. Empty: of all."""
     every_seconds: float = Field(60, gt=0)
     """How often the archive is asked for what is new, where it is followed or queried on a schedule."""
+    counts: bool = True
+    """Ask it how many instances the studies have that come from it, to know when they are whole."""
+    counts_for: tuple[AETitle, ...] = ()
+    """Calling AE titles of others whose studies it has too, and is asked about."""
     retry_first_seconds: float = Field(30, gt=0)
     """Wait before a pull that failed is tried again; doubles each time."""
     retry_longest_seconds: float = Field(900, gt=0)
@@ -187,10 +191,22 @@ class Source(PeerSettings):
     give_up_hours: float = Field(72, gt=0)
     """After so long without success the pull has failed."""
 
+    @property
+    def own_title(self) -> str:
+        """The calling AE title that what is pulled from it is kept under."""
+        return (self.ae_title or self.name)[:16]
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """The calling AE titles whose studies it is asked about."""
+        return (self.own_title, *self.counts_for)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """As for each peer, and what the kind needs."""
         yield from super().problems()
         needed = {"dimse": _DIMSE, "dicomweb": ("dicomweb_url",), "orthanc": ("orthanc_url",)}
         yield from self.lacks(f"kind: {self.kind}", *needed[self.kind])
+        if self.counts_for and not self.counts:
+            yield "counts_for", "nothing is counted with counts: false; remove one of the two"
         if self.follow and self.kind != "orthanc":
             yield "follow", "only an Orthanc (kind: orthanc) can be followed; others are queried with query_days"

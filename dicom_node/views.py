@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from dicom_node.model.states import DeliveryState
+from dicom_node.complete.evidence import Evidence
+from dicom_node.model.states import DeliveryState, StudyState
 from dicom_node.store.commitments import Commitments
+from dicom_node.store.counts import Completions
 from dicom_node.store.pulls import PullRow
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services
@@ -39,7 +41,11 @@ def status_view(s: Services) -> dict[str, Any]:
 
 
 def study_views(s: Services) -> list[dict[str, Any]]:
-    """All studies, the latest first, with why each series was wanted or not."""
+    """All studies, the latest first: what each was whole by, or waits for, and why each series was wanted or not."""
+    rows = s.index.studies()
+    receiving = [row for row in rows if row.state == StudyState.RECEIVING]
+    waits = {row.study_uid: v.words for row, v in Evidence(s.index, s.settings).verdicts(receiving) if not v.whole}
+    completions = Completions(s.engine).all()
     instances, notes, routes = s.index.counts(), s.index.all_notes(), s.runs.all_routes()
     return [
         {
@@ -49,11 +55,16 @@ def study_views(s: Services) -> list[dict[str, Any]]:
             "instances": instances.get(row.study_uid, 0),
             "first_arrival": moment(row.first_arrival),
             "last_arrival": moment(row.last_arrival),
+            "completions": [
+                {"revision": revision, "at": moment(at), "by": str(by), "evidence": words}
+                for revision, at, by, words in completions.get(row.study_uid, [])
+            ],
+            "waits": waits.get(row.study_uid, ""),
             "reason": row.reason,
             "notes": notes.get(row.study_uid, []),
             "routes": routes.get(row.study_uid, []),
         }
-        for row in s.index.studies()
+        for row in rows
     ]
 
 

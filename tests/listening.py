@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.model.instance import Instance
+from dicom_node.receive.announcements import AnnouncementScp
 from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.dimse import Listener
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.vouch import Voucher
 from dicom_node.receive.web import WebListener
 from dicom_node.settings import Destination, DicomwebSettings, ReceiveSettings, Settings, TlsSettings
+from dicom_node.store.announcements import Announcements
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
@@ -37,6 +39,7 @@ class Listening:
     files: FileStore
     index: Index
     requests: Commitments
+    announcements: Announcements
     client: Identity | None = None
     """Who may connect by TLS, where the listener takes nothing else."""
 
@@ -114,7 +117,8 @@ def listening(
     requests = Commitments(engine)
     reporter = CommitmentReporter(whole, requests, Voucher(intake, index))
     scp = None if destinations is None else CommitmentScp(requests, reporter.wake)
-    listener = Listener(whole.receive, intake, whole.tls, scp)
+    announcements = Announcements(engine)
+    listener = Listener(whole.receive, intake, whole.tls, scp, AnnouncementScp(announcements))
     with contextlib.ExitStack() as started:
         started.callback(engine.dispose)
         if scp:
@@ -122,7 +126,7 @@ def listening(
             reporter.start(scp.tell_here)
         started.callback(listener.stop)
         listener.start()
-        yield Listening(listener, intake, files, index, requests, client)
+        yield Listening(listener, intake, files, index, requests, announcements, client)
 
 
 def wait_for(predicate: Callable[[], bool], timeout: float = 10) -> bool:

@@ -1,4 +1,4 @@
-"""The listener for C-STORE, C-ECHO and storage commitment (PS3.4 Annexes A, B and J)."""
+"""The listener for C-STORE, C-ECHO, storage commitment, MPPS and IAN (PS3.4 Annexes A, B, J, F and R)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+from pynetdicom.sop_class import (
+    InstanceAvailabilityNotification,
+    ModalityPerformedProcedureStep,
+    StorageCommitmentPushModel,
+    Verification,
+)
 
 from dicom_node import log
 from dicom_node.errors import ConfigurationError, InvalidInstance, OutOfResources, ReceiveError
+from dicom_node.receive.announcements import AnnouncementScp
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket, StoreRequest
@@ -67,6 +73,7 @@ class Listener:
     Args:
         tls: needed for ``settings.tls_port``.
         commitment: takes requests for storage commitment; None: they are not offered.
+        announcements: takes MPPS and IAN; None: they are not offered.
     """
 
     def __init__(
@@ -75,11 +82,13 @@ class Listener:
         intake: Intake,
         tls: TlsSettings | None = None,
         commitment: CommitmentScp | None = None,
+        announcements: AnnouncementScp | None = None,
     ) -> None:
         self._settings = settings
         self._intake = intake
         self._tls = tls or TlsSettings()
         self._commitment = commitment
+        self._announcements = announcements
         self._limits = Limits(
             artim_seconds=settings.artim_seconds,
             silence_seconds=settings.idle_seconds,
@@ -141,6 +150,7 @@ class Listener:
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
             *(self._commitment.handlers if self._commitment else ()),
+            *(self._announcements.handlers if self._announcements else ()),
         ]
         if not _is_loopback(settings.host) and not settings.calling_hosts:
             _logger.warning("no_host_listed", host=settings.host, to_admit="add addresses to receive.calling_hosts")
@@ -175,7 +185,12 @@ class Listener:
 
     def _services(self) -> list[UID]:
         """What is offered beside storage."""
-        return [Verification, *([StorageCommitmentPushModel] if self._commitment else [])]
+        announced = [ModalityPerformedProcedureStep, InstanceAvailabilityNotification]
+        return [
+            Verification,
+            *([StorageCommitmentPushModel] if self._commitment else []),
+            *(announced if self._announcements else []),
+        ]
 
     def stop(self) -> None:
         """Stop listening, abort associations and wait for the instances that are being written."""

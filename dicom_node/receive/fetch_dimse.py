@@ -75,7 +75,7 @@ def fetch_by_get(source: Source, ae_title: str, study_uid: str, intake: Intake) 
     """
     fetched = Fetched()
     failures: list[OutOfResources] = []
-    calling = (source.ae_title or source.name)[:16]
+    calling = source.own_title
 
     def on_store(event: Any) -> int:
         """Keep one instance.

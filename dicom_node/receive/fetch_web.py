@@ -39,7 +39,7 @@ class _Taker:
     def __init__(self, source: Source, ae_title: str, intake: Intake) -> None:
         self.fetched = Fetched()
         self.failure: OutOfResources | None = None
-        self._calling = (source.ae_title or source.name)[:16]
+        self._calling = source.own_title
         self._called = ae_title
         self._intake = intake
 

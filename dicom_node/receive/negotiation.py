@@ -15,7 +15,7 @@ from pydicom.uid import (
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import _STORAGE_CLASSES, StorageCommitmentPushModel, Verification
+from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from dicom_node.receive.elements import GE_PRIVATE_IMPLICIT
 
@@ -61,7 +61,7 @@ def on_common_negotiation(event: Any) -> dict[UID, SOPClassCommonExtendedNegotia
     known = {}
     for context in event.assoc.acceptor.supported_contexts:
         uid = context.abstract_syntax
-        if uid not in _STORAGE_UIDS and uid not in (Verification, StorageCommitmentPushModel):
+        if uid not in _STORAGE_UIDS and _is_storage(uid):
             item = SOPClassCommonExtendedNegotiation()
             item.sop_class_uid = uid
             item.service_class_uid = _STORAGE_SERVICE

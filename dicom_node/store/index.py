@@ -223,6 +223,17 @@ class Index:
         with self.engine.connect() as c:
             return [_study(r) for r in c.execute(query)]
 
+    def undecided(self, quiet_seconds: float, pause_seconds: float) -> list[StudyRow]:
+        """Studies that receive, and have been quiet for so long; after a pause those with evidence, too."""
+        s = t.studies.c
+        by_evidence = [sa.exists().where(table.c.study_uid == s.study_uid) for table in (t.announcements, t.counts)]
+        now = self.clock()
+        decided = sa.or_(s.last_arrival <= now - quiet_seconds, *by_evidence)
+        paused = s.last_arrival <= now - min(pause_seconds, quiet_seconds)
+        query = sa.select(t.studies).where(s.state == StudyState.RECEIVING, paused, decided)
+        with self.engine.connect() as c:
+            return [_study(r) for r in c.execute(query)]
+
     def has_work(self) -> bool:
         """Whether a study or a run is on its way."""
         studies = sa.select(t.studies.c.study_uid).where(t.studies.c.state.in_(_UNDER_WAY)).limit(1)
@@ -261,7 +272,8 @@ class Index:
         with self.engine.begin() as c:
             if c.execute(sa.delete(t.studies).where(t.studies.c.study_uid == study.study_uid, *same)).rowcount != 1:
                 return False
-            for table in (t.instances, t.problems, t.routes, t.runs):
+            of_the_study = (t.instances, t.problems, t.routes, t.runs, t.announcements, t.counts, t.completions)
+            for table in of_the_study:
                 c.execute(sa.delete(table).where(table.c.study_uid == study.study_uid))
         return True
 

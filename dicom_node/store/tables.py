@@ -149,6 +149,51 @@ pulls = sa.Table(
     Column("instances", Integer),  # how many the source has; null: it does not say
 )
 
+announcements = sa.Table(
+    "announcements",  # Modality Performed Procedure Steps and Instance Availability Notifications
+    metadata,
+    Column("uid", String(64), primary_key=True),  # SOP Instance UID of the step or the notification
+    Column("study_uid", String(64), primary_key=True, index=True),  # a step may be for several studies
+    Column("kind", String(8), nullable=False),  # MPPS or IAN
+    Column("state", String(16), nullable=False),
+    Column("calling", String(16), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("changes", Integer, nullable=False, default=0),
+)
+
+announced_images = sa.Table(
+    "announced_images",
+    metadata,
+    Column("uid", String(64), primary_key=True),  # of the announcement
+    Column("sop_uid", String(64), primary_key=True, index=True),
+    Column("series_uid", String(64), nullable=False),
+)
+
+counts = sa.Table(
+    "counts",  # what an archive said of how many instances a study has
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("source", String(128), nullable=False),
+    Column("series", sa.JSON, nullable=False),  # instances by Series Instance UID
+    Column("others", sa.JSON, nullable=False),  # likewise, of series without images
+    Column("since", Float),
+    Column("asked", Float),
+    Column("failed", Float),
+    Column("error", Text, nullable=False, default=""),
+    Column("refused", Boolean, nullable=False, default=False),
+    Column("left_out", sa.JSON, nullable=False),  # how many of a series are neither images nor here
+)
+
+completions = sa.Table(
+    "completions",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("by", String(16), nullable=False),  # what decided
+    Column("words", Text, nullable=False),
+)
+
 points = sa.Table(
     "points",
     metadata,

@@ -7,27 +7,33 @@ from collections.abc import Mapping, Sequence
 from dbos import DBOS
 
 from dicom_node import log
-from dicom_node.complete.quiet import find_complete
+from dicom_node.complete.evidence import Evidence
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.model.uids import derive_uid
 from dicom_node.route.decide import Route, decide
 from dicom_node.run.registry import Algorithm
+from dicom_node.store.counts import Completions
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.services import Services, enqueue, result_key, services
 
 _logger = log.get("workflow")
 
 
-def sweep(s: Services) -> int:
+def sweep(s: Services, evidence: Evidence) -> int:
     """Find studies that are whole, and start their way; returns how many."""
     found = 0
-    for row, evidence in find_complete(s.index, s.settings.complete):
+    completions = Completions(s.engine)
+    for row, verdict in evidence.verdicts():
+        if not verdict.whole:
+            continue
         with s.engine.begin() as c:
             if s.index.finish(c, row, StudyState.COMPLETE, ""):
                 revision = row.revision + 1
+                completions.add(c, row.study_uid, revision, s.index.clock(), verdict)
                 enqueue(s, c, "study", f"study:{row.study_uid}:{revision}", row.study_uid, revision)
                 found += 1
-                _logger.info("study_complete", StudyInstanceUID=row.study_uid, revision=revision, evidence=evidence)
+                ids = {"StudyInstanceUID": row.study_uid, "revision": revision}
+                _logger.info("study_complete", **ids, by=str(verdict.by), evidence=verdict.words)
     return found
 
 

@@ -54,7 +54,7 @@ def configuration(folder: Path, archive: Orthanc, failing: Orthanc) -> Path:
         "run": {"algorithms_dir": str(folder / "algorithms")},
         "receive": {"port": 0, "disk_reserve_mb": 0},
         "dicomweb": {"enabled": True, "port": 0},
-        "complete": {"quiet_seconds": 0.4, "sweep_seconds": 0.05},
+        "complete": {"quiet_seconds": 0.4, "sweep_seconds": 0.05, "settle_seconds": 0.4},
         "destinations": [
             {"name": name, "retry_first_seconds": 0.2, **more}
             for name, more in (("rest", rest), ("stow", by_stow), ("failing", refusing))

@@ -20,7 +20,7 @@ from dicom_node.deliver.files import StoredFile
 from dicom_node.encode.results import encode_findings
 from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources
 from dicom_node.peer import find
-from dicom_node.receive import fetch_dimse
+from dicom_node.receive import fetch_dimse, refusal
 from dicom_node.receive.dimse import SUCCESS
 from dicom_node.receive.header import _IMPLEMENTATION_CLASS_UID, _IMPLEMENTATION_VERSION_NAME
 from dicom_node.receive.negotiation import TRANSFER_SYNTAXES
@@ -119,6 +119,11 @@ def test_results_are_proposed_as_stated(tmp_path: Path) -> None:
 def test_status_values_are_those_that_are_answered() -> None:
     stated = {int(row[0], 16) for row in rows("3.4 C-STORE response status")}
     assert stated == {SUCCESS, OutOfResources.status, InvalidInstance.status, InstanceConflict.status}
+    announced = {
+        int(row[0], 16) for row in rows("3.7 Modality Performed Procedure Step and Instance Availability Notification")
+    }
+    known = {value for name, value in vars(refusal).items() if name.isupper() and isinstance(value, int)}
+    assert announced == known - {refusal.MAY_NO_LONGER_BE_UPDATED}
 
 
 def test_properties_of_associations_are_the_defaults() -> None:
