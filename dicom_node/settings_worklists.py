@@ -33,7 +33,7 @@ class WorkitemCode(Section):
 class Worklist(PeerSettings):
     """One UPS-RS origin server (PS3.18 section 11), of whose workitems the node is a performer."""
 
-    workitems: tuple[WorkitemCode, ...] = Field(min_length=1)
+    workitems: tuple[WorkitemCode, ...]
     """Which workitems are taken, and what is run for them."""
     station: StationCode | None = None
     """The node's Station Name Code: a workitem that is scheduled for other stations only is left to them. None: it is
@@ -57,6 +57,8 @@ class Worklist(PeerSettings):
         """As for each peer, and what a worklist needs."""
         yield from super().problems()
         yield from self.lacks("a worklist", "dicomweb_url")
+        if not self.workitems:
+            yield "workitems", "name at least one: {value, scheme, algorithm}"
         codes = [(w.value, w.scheme) for w in self.workitems]
         for value, scheme in codes:
             if codes.count((value, scheme)) > 1:

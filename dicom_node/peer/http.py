@@ -216,7 +216,7 @@ class _Translated:
         if not isinstance(error, OSError):  # as all exceptions of requests are
             return
         if isinstance(error, requests.exceptions.SSLError):
-            raise PeerError(f"{self._name}: no trusted connection: {_tls_reason(error)}") from error
+            raise PeerError(f"{self._name}: no trusted connection: {tls_reason(error)}") from error
         if isinstance(error, requests.Timeout) or "timed out" in str(error):
             raise PeerError(f"{self._name} did not answer within {self._timeout:g} s") from error
         if isinstance(error, requests.exceptions.ChunkedEncodingError):
@@ -228,7 +228,7 @@ class _Translated:
             raise PeerError(f"{self._name} cannot be asked: {type(error).__name__}", retryable=False) from error
 
 
-def _tls_reason(error: BaseException) -> str:
+def tls_reason(error: BaseException) -> str:
     """What OpenSSL says, without the address and the objects that requests wraps it in."""
     seen: BaseException | None = error
     while seen is not None:

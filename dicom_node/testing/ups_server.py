@@ -39,12 +39,10 @@ class Fault:
 
     Attributes:
         performed: what was asked for is done all the same: only its answer is lost.
-        retry: sent as Retry-After, in seconds.
     """
 
     status: int
     performed: bool = False
-    retry: int | None = None
 
 
 class UpsServer:
@@ -152,8 +150,6 @@ class UpsServer:
             if fault is None or fault.performed:
                 answered = await self._answer(request, handle)
                 made = made or answered
-            if fault and made and fault.retry is not None:
-                made.headers["Retry-After"] = str(fault.retry)
             assert made is not None
             with self._lock:
                 self.asked.append((method, where, made.status_code))

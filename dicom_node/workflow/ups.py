@@ -127,10 +127,10 @@ class Performer:
         now = self._s.index.clock()
         rows = [row for row in self._rows.open(self._worklist.name) if row.due <= now]
         looks = now >= self._looks_again if self._failures else now - self._looked >= self._worklist.every_seconds
-        if self._woken.is_set() and not self._failures:
-            looks = True
+        looks = looks or self._woken.is_set()
         if (not rows and not looks) or (self._web is None and self._failures and not looks):
             return
+        self._woken.clear()
         try:
             if self._web is None:
                 self._web = HttpPeer(self._worklist, str(self._worklist.dicomweb_url))
@@ -138,7 +138,6 @@ class Performer:
                 self._go_on(self._web, row)
             if looks:
                 self._subscribe_to(self._web, WORKLIST_UID)
-                self._woken.clear()
                 self._looked = now
                 self._look(self._web)
             self._failures = 0 if looks else self._failures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from pydicom import Dataset
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from dicom_node import log
@@ -19,7 +20,7 @@ from dicom_node.deliver.retry import next_wait
 from dicom_node.errors import PeerError
 from dicom_node.model.instance import valid_uid
 from dicom_node.model.workitem import CancelRequest
-from dicom_node.peer.http import HttpPeer
+from dicom_node.peer.http import HttpPeer, tls_reason
 from dicom_node.peer.ups_datasets import read_codes
 from dicom_node.settings import Worklist
 
@@ -63,6 +64,21 @@ def read_event(text: str | bytes) -> Event | None:
     except (ValueError, TypeError, LookupError, AttributeError) as e:
         _logger.warning("event_not_understood", error=type(e).__name__)
     return None
+
+
+def _why(error: BaseException) -> str:
+    """What interrupted the events, without what others' texts may hold."""
+    if isinstance(error, InvalidStatus):
+        return f"the server refused the WebSocket with HTTP {error.response.status_code}"
+    if isinstance(error, TimeoutError):
+        return "the server did not answer in time"
+    if isinstance(error, ssl.SSLError):
+        return f"no trusted connection: {tls_reason(error)}"
+    if isinstance(error, OSError):
+        return "no connection: is the server running?"
+    if isinstance(error, ConnectionClosed):
+        return "the connection broke"
+    return str(error) if isinstance(error, PeerError) else type(error).__name__
 
 
 def _value(said: Mapping[str, Any], tag: str) -> Any:
@@ -116,7 +132,7 @@ class EventListener:
                     self._on_event(event)
                 reason = "the server ended the connection"
             except (PeerError, OSError, WebSocketException) as e:
-                reason = str(e) if isinstance(e, PeerError) else type(e).__name__
+                reason = _why(e)
             except Exception as e:  # noqa: BLE001 - the thread's border: whatever goes wrong, events go on coming
                 reason = f"{type(e).__name__}"
             if self._stopped.is_set():
