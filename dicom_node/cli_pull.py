@@ -68,6 +68,6 @@ def workitems(config: Config = None, as_json: Json = False) -> None:
         if r["reason"]:
             out.print(f"    {r['reason']}")
         if r["error"]:
-            out.print(f"    the worklist was not reached, {r['attempts']} times: {r['error']}")
+            out.print(f"    failures: {r['attempts']}, {r['error']}")
     if not rows:
         say("no workitem was taken yet")

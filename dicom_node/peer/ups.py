@@ -45,7 +45,7 @@ class WorkitemRefused(PeerError):
 
 
 def search_workitems(web: HttpPeer, query: Mapping[str, str]) -> list[Workitem]:
-    """The workitems that match; those that cannot be understood are left out.
+    """The workitems that match; those without a UID are left out.
 
     Args:
         web: whose base is what ``/workitems`` is relative to.
@@ -54,8 +54,7 @@ def search_workitems(web: HttpPeer, query: Mapping[str, str]) -> list[Workitem]:
     Raises:
         PeerError: as ``HttpPeer.request``, or there is no worklist (404).
     """
-    found = search_all(web, "/workitems", query, may_lack=False)
-    items = [read_workitem(ds) for ds in found]
+    items = [read_workitem(ds) for ds in search_all(web, "/workitems", query, may_lack=False)]
     return [item for item in items if valid_uid(item.uid)]
 
 

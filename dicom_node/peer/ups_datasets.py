@@ -86,7 +86,8 @@ def discontinued(done: Performed, reason: str, codes: Iterable[Coded]) -> Datase
     """What a workitem lacks to be CANCELED (final state requirements R and X), and what was done of it."""
     item = Dataset()
     item.ProcedureStepCancellationDateTime = _moment(done.end)
-    item.ReasonForCancellation = reason[:_LONGEST_TEXT]
+    if reason:
+        item.ReasonForCancellation = reason[:_LONGEST_TEXT]
     item.ProcedureStepDiscontinuationReasonCodeSequence = ItemSequence([_code(code) for code in codes])
     ds = Dataset()
     ds.ProcedureStepProgressInformationSequence = ItemSequence([item])

@@ -25,6 +25,17 @@ CREATED_WITH_VALUE: Final = (
     "ProcedureStepState",
 )
 """Type 1 at N-CREATE (Table CC.2.5-3)."""
+_RELATIONSHIP: Final = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AdmissionID",
+    "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence",
+    "ReferencedRequestSequence",
+)
+"""Whom and what a workitem is about: there from the beginning, and never changed."""
 CREATED_PRESENT: Final = (
     "WorklistLabel",
     "ScheduledProcessingParametersSequence",
@@ -34,14 +45,7 @@ CREATED_PRESENT: Final = (
     "ScheduledWorkitemCodeSequence",
     "CommentsOnTheScheduledProcedureStep",
     "InputInformationSequence",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "AdmissionID",
-    "AdmittingDiagnosesDescription",
-    "AdmittingDiagnosesCodeSequence",
-    "ReferencedRequestSequence",
+    *_RELATIONSHIP,
 )
 """Type 2 at N-CREATE."""
 CREATED_EMPTY: Final = (
@@ -53,14 +57,7 @@ NEVER_SET: Final = (
     "SOPClassUID",
     "SOPInstanceUID",
     "ProcedureStepState",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "AdmissionID",
-    "AdmittingDiagnosesDescription",
-    "AdmittingDiagnosesCodeSequence",
-    "ReferencedRequestSequence",
+    *_RELATIONSHIP,
     "ReplacedProcedureStepSequence",
     "ScheduledProcedureStepModificationDateTime",
 )

@@ -191,9 +191,14 @@ class Performer:
             if sum(self._wait(n) for n in range(1, row.attempts + 1)) > hours * 3600:
                 self._lose(row, f"given up after {hours:g} h: {e}")
                 return
-            wait = self._wait(row.attempts + 1)
-            self._rows.postpone(row, wait, str(e))
-            _logger.warning("workitem_waits", **self._ids(row), reason=str(e), seconds=wait)
+            self._postpone(row, str(e))
+        except Exception as e:  # noqa: BLE001 - the outermost border: one workitem must not stop the others
+            self._postpone(row, f"{type(e).__name__}: {e}")
+
+    def _postpone(self, row: WorkitemRow, reason: str) -> None:
+        wait = self._wait(row.attempts + 1)
+        self._rows.postpone(row, wait, reason)
+        _logger.warning("workitem_waits", **self._ids(row), reason=reason, seconds=wait)
 
     def _step(self, web: HttpPeer, row: WorkitemRow) -> None:
         if row.state == WorkitemState.CLAIMING:
@@ -303,13 +308,19 @@ class Performer:
             if refusal.status in (404, 410) or retrieve_workitem(web, row.uid).state != goal:
                 raise
         self._rows.move(row, ended)
+        self._forget(row)
         _logger.info(
             "workitem_ended", **self._ids(row), state=ended, outputs=sum(len(o.instances) for o in done.outputs)
         )
 
     def _lose(self, row: WorkitemRow, reason: str) -> None:
         self._rows.move(row, WorkitemState.LOST, reason=reason)
+        self._forget(row)
         _logger.warning("workitem_lost", **self._ids(row), reason=reason)
+
+    def _forget(self, row: WorkitemRow) -> None:
+        self._seen.pop(row.uid, None)
+        self._subscribed.discard(row.uid)
 
     def _ids(self, row: WorkitemRow) -> dict[str, str]:
         return {"worklist": row.worklist, "workitem": row.uid, "StudyInstanceUID": row.study_uid}

@@ -27,6 +27,7 @@ from dicom_node.settings import Worklist
 _STATE_REPORT: Final = 1
 _CANCEL_REQUESTED: Final = 2
 _LARGEST_EVENT_BYTES = 1 << 20
+_STOP_SECONDS = 5.0
 
 _logger = log.get("workflow")
 
@@ -121,7 +122,7 @@ class EventListener:
         if connection is not None:
             connection.close()
         if self._thread is not None:
-            self._thread.join(2 * self._worklist.timeout_seconds)
+            self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         attempt = 0
@@ -161,6 +162,8 @@ class EventListener:
             )
             self._connection = connection
             stack.callback(setattr, self, "_connection", None)
+            if self._stopped.is_set():
+                return
             _logger.info("events_connected", worklist=worklist.name)
             self._on_open()
             for message in connection:
