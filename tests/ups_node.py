@@ -66,7 +66,7 @@ class Site:
             "workitems": [{"value": CODE[0], "scheme": CODE[1], "algorithm": "liver"}],
             "every_seconds": 10,
             "retry_first_seconds": 5,
-            "timeout_seconds": 10,
+            "timeout_seconds": 60,
             **self.more,
         }
         archive = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 9}

@@ -123,13 +123,20 @@ class HttpPeer:
         with answer, self.translated():
             yield from answer.iter_content(_PIECE_BYTES)
 
-    def websocket(self, path: str) -> tuple[str, dict[str, str], ssl.SSLContext | None]:
+    def websocket(self, path: str, said: str = "") -> tuple[str, dict[str, str], ssl.SSLContext | None]:
         """What a WebSocket (RFC 6455) to this system is opened with: URL, headers with the credentials, TLS.
+
+        Args:
+            path: relative to the base.
+            said: where the system itself says that it is. It is believed only if it is on the same host, and does
+                not leave TLS: credentials go there.
 
         Raises:
             PeerError: no token is given, or a file with certificates holds none.
         """
         url = f"ws{self.base.removeprefix('http')}{path}"
+        if said.startswith(url.partition(":")[0] + ":") and urlsplit(said).hostname == urlsplit(url).hostname:
+            url = said
         headers = self._bearer()
         if isinstance(self._session.auth, tuple):
             user, password = self._session.auth

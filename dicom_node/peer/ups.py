@@ -21,6 +21,7 @@ WORKLIST_UID = "1.2.840.10008.5.1.4.34.5"
 """The well-known UID of the Worklist Subscription (PS3.18 Table 11.10.1-1)."""
 
 _JSON = "application/dicom+json"
+_NOT_FOUND = 404
 REFUSALS = (400, 404, 409, 410)
 """Statuses that say of a workitem that it is not there, not ours, or in another state."""
 _WARNINGS = (
@@ -78,10 +79,13 @@ def retrieve_workitem(web: HttpPeer, uid: str) -> Workitem:
     return item
 
 
-def change_state(web: HttpPeer, uid: str, state: str, transaction_uid: str) -> None:
+def change_state(web: HttpPeer, uid: str, state: str, transaction_uid: str, ae_title: str) -> None:
     """Change the state of a workitem (PS3.18 section 11.7): claim it, or end one that is ours.
 
     That it is in the requested final state already is success.
+
+    Args:
+        ae_title: ours. Some servers (dcm4chee) have the resource only with the requester's AE title behind it.
 
     Raises:
         WorkitemRefused: the state, the Transaction UID or the final state requirements forbid it.
@@ -90,7 +94,13 @@ def change_state(web: HttpPeer, uid: str, state: str, transaction_uid: str) -> N
     change = Dataset()
     change.TransactionUID = transaction_uid
     change.ProcedureStepState = state
-    _send(web, "PUT", f"/workitems/{uid}/state", uid, change)
+    path = f"/workitems/{uid}/state"
+    try:
+        _send(web, "PUT", path, uid, change)
+    except WorkitemRefused as e:
+        if e.status != _NOT_FOUND:
+            raise
+        _send(web, "PUT", f"{path}/{quote(ae_title)}", uid, change)
 
 
 def update_workitem(web: HttpPeer, uid: str, transaction_uid: str, changes: Dataset) -> None:
@@ -109,8 +119,11 @@ def update_workitem(web: HttpPeer, uid: str, transaction_uid: str, changes: Data
     _send(web, "POST", f"/workitems/{uid}?{transaction_uid}", uid, whole)
 
 
-def subscribe(web: HttpPeer, uid: str, ae_title: str) -> None:
+def subscribe(web: HttpPeer, uid: str, ae_title: str) -> str:
     """Ask for the events of a workitem, or of the whole worklist (``WORKLIST_UID``), without a deletion lock.
+
+    Returns:
+        Where the server says that the events come from: the URL of a WebSocket, or empty.
 
     Raises:
         WorkitemRefused: there is no such workitem, or the server has no such subscriptions.
@@ -121,6 +134,8 @@ def subscribe(web: HttpPeer, uid: str, ae_title: str) -> None:
     answer.close()
     if answer.status_code >= 400:
         raise WorkitemRefused(f"{web.name} gives no subscription to {uid}: {_said(answer)}", answer.status_code)
+    said = (answer.headers.get(name, "") for name in ("Content-Location", "Location"))
+    return next((url for url in said if url.startswith(("ws://", "wss://"))), "")
 
 
 def _send(web: HttpPeer, method: str, path: str, uid: str, ds: Dataset) -> None:

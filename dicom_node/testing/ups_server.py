@@ -51,6 +51,8 @@ class UpsServer:
     Args:
         authorization: the value of Authorization that every request must have; empty: none is asked for.
         port: 0 lets the system choose; it stays the same through ``down`` and ``up``.
+        like_dcm4chee: the state has the requester's AE title behind it, WebSockets are at a path of their own, and
+            Location says which.
 
     Attributes:
         worklist: to look into, and to create workitems without HTTP.
@@ -58,8 +60,9 @@ class UpsServer:
         asked: (method, path, status) of each request.
     """
 
-    def __init__(self, authorization: str = "", port: int = 0) -> None:
+    def __init__(self, authorization: str = "", port: int = 0, *, like_dcm4chee: bool = False) -> None:
         self.worklist = Worklist()
+        self._like_dcm4chee = like_dcm4chee
         self.authorization = authorization
         self.fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
         self.asked: list[tuple[str, str, int]] = []
@@ -76,6 +79,10 @@ class UpsServer:
     def url(self) -> str:
         """What ``/workitems`` is relative to."""
         return f"http://127.0.0.1:{self.port}{ROOT}"
+
+    @property
+    def _channels_root(self) -> str:
+        return "/ws" if self._like_dcm4chee else ROOT
 
     @property
     def listeners(self) -> set[str]:
@@ -102,12 +109,12 @@ class UpsServer:
             self._route(f"{ROOT}/workitems", self._search, "GET"),
             self._route(one, self._retrieve, "GET"),
             self._route(one, self._update, "POST"),
-            self._route(f"{one}/state", self._change_state, "PUT"),
+            self._route(f"{one}/state{'/{ae_title}' * self._like_dcm4chee}", self._change_state, "PUT"),
             self._route(f"{one}/cancelrequest", self._request_cancel, "POST"),
             self._route(f"{one}/subscribers/{{ae_title}}", self._subscribe, "POST"),
             self._route(f"{one}/subscribers/{{ae_title}}", self._unsubscribe, "DELETE"),
             self._route(f"{one}/subscribers/{{ae_title}}/suspend", self._suspend, "POST"),
-            WebSocketRoute(f"{ROOT}/subscribers/{{ae_title}}", self._notify),
+            WebSocketRoute(f"{self._channels_root}/subscribers/{{ae_title}}", self._notify),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes),
@@ -212,8 +219,9 @@ class UpsServer:
         """201 with the WebSocket's URL; 404."""
         ae_title = request.path_params["ae_title"]
         self.worklist.subscribe(request.path_params["uid"], ae_title)
-        where = f"ws{self.url.removeprefix('http')}/subscribers/{ae_title}"
-        return Response(status_code=201, headers={"Content-Location": where})
+        where = f"ws://127.0.0.1:{self.port}{self._channels_root}/subscribers/{ae_title}"
+        name = "Location" if self._like_dcm4chee else "Content-Location"
+        return Response(status_code=201, headers={name: where})
 
     async def _unsubscribe(self, request: Request) -> Response:
         """200; 404."""

@@ -89,7 +89,7 @@ class Worklist:
                 found = [i.ds for i in self._items.values() if all(matches(i.ds, k, v) for k, v in query.items())]
             except RuleBroken as e:
                 raise Refusal(400, str(e)) from e
-            return [_only(_shown(ds), wanted) for ds in found]
+            return [_only(ds, wanted) for ds in found]
 
     def update(self, uid: str, transaction_uid: str, ds: Dataset) -> None:
         """Update (11.6).
@@ -268,10 +268,12 @@ def _shown(ds: Dataset) -> Dataset:
 
 
 def _only(ds: Dataset, keywords: set[str]) -> Dataset:
-    for element in list(ds):
-        if element.keyword not in keywords:
-            del ds[element.tag]
-    return ds
+    """These attributes of a workitem, and never its lock."""
+    made = Dataset()
+    for element in ds:
+        if element.keyword in keywords and element.keyword != "TransactionUID":
+            made.add(element)
+    return made
 
 
 def _discontinued(asked: Dataset) -> Dataset:

@@ -216,7 +216,7 @@ class Performer:
 
     def _claim(self, web: HttpPeer, row: WorkitemRow) -> None:
         try:
-            change_state(web, row.uid, IN_PROGRESS, row.transaction_uid)
+            change_state(web, row.uid, IN_PROGRESS, row.transaction_uid, self._ae_title)
         except WorkitemRefused as refusal:
             # A claim of ours may have been granted, and its answer lost; then, and only then, this is allowed.
             try:
@@ -302,7 +302,7 @@ class Performer:
             changes = discontinued(done, row.reason, row.discontinued)
         try:
             update_workitem(web, row.uid, row.transaction_uid, changes)
-            change_state(web, row.uid, goal, row.transaction_uid)
+            change_state(web, row.uid, goal, row.transaction_uid, self._ae_title)
         except WorkitemRefused as refusal:
             # The server may have been told already, and its answer have been lost.
             if refusal.status in (404, 410) or retrieve_workitem(web, row.uid).state != goal:

@@ -21,6 +21,7 @@ from dicom_node.errors import PeerError
 from dicom_node.model.instance import valid_uid
 from dicom_node.model.workitem import CancelRequest
 from dicom_node.peer.http import HttpPeer, tls_reason
+from dicom_node.peer.ups import WORKLIST_UID, WorkitemRefused, subscribe
 from dicom_node.peer.ups_datasets import read_codes
 from dicom_node.settings import Worklist
 
@@ -148,7 +149,13 @@ class EventListener:
         worklist = self._worklist
         with contextlib.ExitStack() as stack:
             web = stack.enter_context(HttpPeer(worklist, str(worklist.dicomweb_url)))
-            url, headers, tls = web.websocket(f"/subscribers/{quote(self._ae_title)}")
+            said = ""
+            try:
+                said = subscribe(web, WORKLIST_UID, self._ae_title)
+            except WorkitemRefused as e:
+                # It may give events of single workitems all the same.
+                _logger.info("worklist_gives_no_subscription", worklist=worklist.name, reason=str(e))
+            url, headers, tls = web.websocket(f"/subscribers/{quote(self._ae_title)}", said)
             connection = stack.enter_context(
                 connect(
                     url,

@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence as ItemSequence
 from websockets.sync.client import connect
 
 from dicom_node.errors import PeerError
+from dicom_node.peer import qido
 from dicom_node.peer.http import HttpPeer
 from dicom_node.peer.ups import (
     WorkitemRefused,
@@ -45,13 +46,13 @@ def web(server: UpsServer) -> Iterator[HttpPeer]:
 
 def client(server: UpsServer, **more: Any) -> HttpPeer:
     kinds = ({"value": CODE[0], "scheme": CODE[1], "algorithm": "a"},)
-    values = {"name": "ris", "dicomweb_url": server.url, "workitems": kinds, "timeout_seconds": 10, **more}
+    values = {"name": "ris", "dicomweb_url": server.url, "workitems": kinds, "timeout_seconds": 60, **more}
     return HttpPeer(Worklist(**values), server.url)
 
 
 def post(server: UpsServer, path: str, ds: Dataset | None = None, method: str = "POST") -> requests.Response:
     body = None if ds is None else json.dumps([ds.to_json_dict()])
-    return requests.request(method, f"{server.url}{path}", data=body, headers=JSON, timeout=10)
+    return requests.request(method, f"{server.url}{path}", data=body, headers=JSON, timeout=60)
 
 
 def finals() -> Dataset:
@@ -104,10 +105,10 @@ def test_an_input_that_says_not_where_it_is_is_refused(server: UpsServer) -> Non
 
 def test_other_payloads_are_refused(server: UpsServer) -> None:
     url = f"{server.url}/workitems?{UID}"
-    assert requests.post(url, data="<xml/>", headers={"Content-Type": "text/xml"}, timeout=10).status_code == 415
+    assert requests.post(url, data="<xml/>", headers={"Content-Type": "text/xml"}, timeout=60).status_code == 415
     for body in ("{", "{}", "[]", '["x"]'):
-        assert requests.post(url, data=body, headers=JSON, timeout=10).status_code == 400, body
-    assert requests.get(f"{server.url}/workitems", headers={"Accept": "text/xml"}, timeout=10).status_code == 406
+        assert requests.post(url, data=body, headers=JSON, timeout=60).status_code == 400, body
+    assert requests.get(f"{server.url}/workitems", headers={"Accept": "text/xml"}, timeout=60).status_code == 406
 
 
 def test_a_search_finds_what_matches(server: UpsServer, web: HttpPeer) -> None:
@@ -128,10 +129,13 @@ def test_a_search_finds_what_matches(server: UpsServer, web: HttpPeer) -> None:
         search_workitems(web, {"NoSuchAttribute": "x"})
 
 
-def test_a_long_worklist_comes_in_pages(server: UpsServer, web: HttpPeer) -> None:
-    for number in range(501):
+def test_a_long_worklist_comes_in_pages(server: UpsServer, web: HttpPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qido, "_PAGE", 5)
+    for number in range(11):
         server.worklist.create(f"1.2.4.{number + 1}", workitem())
-    assert len(search_workitems(web, {"ProcedureStepState": "SCHEDULED"})) == 501
+    found = search_workitems(web, {"ProcedureStepState": "SCHEDULED"})
+    assert sorted(int(item.uid.rpartition(".")[2]) for item in found) == list(range(1, 12))
+    assert len(server.asked) == 3
 
 
 def test_a_url_without_a_worklist_is_an_error(server: UpsServer) -> None:
@@ -145,21 +149,21 @@ def test_the_states_follow_one_another(server: UpsServer, web: HttpPeer) -> None
     server.worklist.create(UID, workitem())
     for state in ("COMPLETED", "CANCELED"):
         with pytest.raises(WorkitemRefused, match="HTTP 409"):
-            change_state(web, UID, state, OURS)
-    change_state(web, UID, "IN PROGRESS", OURS)
+            change_state(web, UID, state, OURS, "NODE")
+    change_state(web, UID, "IN PROGRESS", OURS, "NODE")
     with pytest.raises(WorkitemRefused, match=r"HTTP 409 \(The submitted request is inconsistent"):
-        change_state(web, UID, "IN PROGRESS", OURS)
+        change_state(web, UID, "IN PROGRESS", OURS, "NODE")
     with pytest.raises(WorkitemRefused, match=r"HTTP 400 \(The Transaction UID is incorrect"):
-        change_state(web, UID, "IN PROGRESS", OTHERS)
+        change_state(web, UID, "IN PROGRESS", OTHERS, "NODE")
     with pytest.raises(WorkitemRefused, match="HTTP 409"):
-        change_state(web, UID, "COMPLETED", OURS)  # final state requirements
+        change_state(web, UID, "COMPLETED", OURS, "NODE")  # final state requirements
     update_workitem(web, UID, OURS, finals())
     with pytest.raises(WorkitemRefused, match="HTTP 400"):
-        change_state(web, UID, "COMPLETED", OTHERS)
-    change_state(web, UID, "COMPLETED", OURS)
-    change_state(web, UID, "COMPLETED", OURS)  # again: a warning only
+        change_state(web, UID, "COMPLETED", OTHERS, "NODE")
+    change_state(web, UID, "COMPLETED", OURS, "NODE")
+    change_state(web, UID, "COMPLETED", OURS, "NODE")  # again: a warning only
     with pytest.raises(WorkitemRefused, match="HTTP 409"):
-        change_state(web, UID, "CANCELED", OURS)
+        change_state(web, UID, "CANCELED", OURS, "NODE")
     with pytest.raises(WorkitemRefused, match="HTTP 400"):
         update_workitem(web, UID, OURS, progress(10, "more"))
     assert retrieve_workitem(web, UID).state == "COMPLETED"
@@ -179,11 +183,11 @@ def test_a_change_without_transaction_uid_is_refused(server: UpsServer) -> None:
 
 def test_cancelling_needs_a_coded_reason_and_gets_a_time(server: UpsServer, web: HttpPeer) -> None:
     server.worklist.create(UID, workitem())
-    change_state(web, UID, "IN PROGRESS", OURS)
+    change_state(web, UID, "IN PROGRESS", OURS, "NODE")
     with pytest.raises(WorkitemRefused, match="HTTP 409"):
-        change_state(web, UID, "CANCELED", OURS)
+        change_state(web, UID, "CANCELED", OURS, "NODE")
     update_workitem(web, UID, OURS, discontinuation())
-    change_state(web, UID, "CANCELED", OURS)
+    change_state(web, UID, "CANCELED", OURS, "NODE")
     told = server.worklist.retrieve(UID).ProcedureStepProgressInformationSequence[0]
     assert told.ProcedureStepCancellationDateTime
 
@@ -192,7 +196,7 @@ def test_only_the_owner_updates_and_nobody_sees_the_lock(server: UpsServer, web:
     server.worklist.create(UID, workitem())
     with pytest.raises(WorkitemRefused, match="HTTP 409"):
         update_workitem(web, UID, OURS, progress(10, "x"))
-    change_state(web, UID, "IN PROGRESS", OURS)
+    change_state(web, UID, "IN PROGRESS", OURS, "NODE")
     update_workitem(web, UID, OURS, progress(10, "Größe"))
     with pytest.raises(WorkitemRefused, match="HTTP 400"):
         update_workitem(web, UID, OTHERS, progress(20, "x"))
@@ -209,7 +213,7 @@ def test_only_the_owner_updates_and_nobody_sees_the_lock(server: UpsServer, web:
 def test_a_workitem_that_is_not_there(server: UpsServer, web: HttpPeer) -> None:
     for ask in (
         lambda: retrieve_workitem(web, UID),
-        lambda: change_state(web, UID, "IN PROGRESS", OURS),
+        lambda: change_state(web, UID, "IN PROGRESS", OURS, "NODE"),
         lambda: update_workitem(web, UID, OURS, progress(1, "x")),
         lambda: subscribe(web, UID, "NODE"),
     ):
@@ -225,7 +229,7 @@ def test_a_request_to_cancel(server: UpsServer, web: HttpPeer) -> None:
     assert "already in the requested state" in post(server, f"/workitems/{UID}/cancelrequest").headers["Warning"]
 
     server.worklist.create("1.2.3.10", workitem())
-    change_state(web, "1.2.3.10", "IN PROGRESS", OURS)
+    change_state(web, "1.2.3.10", "IN PROGRESS", OURS, "NODE")
     assert post(server, "/workitems/1.2.3.10/cancelrequest").status_code == 409  # no performer can be reached
     with connect(f"ws{server.url.removeprefix('http')}/subscribers/NODE") as channel:
         until(lambda: server.listeners == {"NODE"})
@@ -233,7 +237,7 @@ def test_a_request_to_cancel(server: UpsServer, web: HttpPeer) -> None:
         reason = Dataset()
         reason.ReasonForCancellation = "wrong patient"
         assert post(server, "/workitems/1.2.3.10/cancelrequest", reason).status_code == 202
-        events = [json.loads(channel.recv(timeout=10)) for _ in range(2)]
+        events = [json.loads(channel.recv(timeout=60)) for _ in range(2)]
     assert [e["00001002"]["Value"] for e in events] == [[1], [2]]
     assert events[1]["00741238"]["Value"] == ["wrong patient"]
     assert server.worklist.retrieve("1.2.3.10").ProcedureStepState == "IN PROGRESS"  # that is the performer's to do
@@ -246,12 +250,12 @@ def test_subscriptions_to_the_worklist(server: UpsServer) -> None:
     with connect(created.headers["Content-Location"]) as channel:
         until(lambda: server.listeners)
         server.worklist.create(UID, workitem())
-        event = json.loads(channel.recv(timeout=10))
+        event = json.loads(channel.recv(timeout=60))
         assert (event["00001000"]["Value"], event["00741000"]["Value"]) == ([UID], ["SCHEDULED"])
         assert post(server, f"{where}/suspend").status_code == 200
         server.worklist.create("1.2.3.10", workitem())
         server.worklist.change_state(UID, change("IN PROGRESS", OURS))
-        assert json.loads(channel.recv(timeout=10))["00001000"]["Value"] == [UID]  # nothing of the new one
+        assert json.loads(channel.recv(timeout=60))["00001000"]["Value"] == [UID]  # nothing of the new one
     assert post(server, where, method="DELETE").status_code == 404
 
 
@@ -274,3 +278,23 @@ def test_credentials(server: UpsServer, monkeypatch: pytest.MonkeyPatch) -> None
     assert tls is None
     with connect(url, additional_headers=headers):
         until(lambda: server.listeners == {"NODE"})
+
+
+def test_a_server_like_dcm4chee(monkeypatch: pytest.MonkeyPatch) -> None:
+    with UpsServer(like_dcm4chee=True) as server, client(server) as web:
+        server.worklist.create(UID, workitem())
+        change_state(web, UID, "IN PROGRESS", OURS, "NODE")
+        assert [path for method, path, _ in server.asked if method == "PUT"] == [f"/workitems/{UID}/state/NODE"]
+        said = subscribe(web, UID, "NODE")
+        assert said == f"ws://127.0.0.1:{server.port}/ws/subscribers/NODE"
+        url, _, _ = web.websocket("/subscribers/NODE", said)
+        with connect(url):
+            until(lambda: server.listeners == {"NODE"})
+
+
+def test_events_come_from_no_other_host(server: UpsServer, web: HttpPeer) -> None:
+    own = f"ws://127.0.0.1:{server.port}/dicom-web/subscribers/NODE"
+    for said in ("ws://elsewhere.example/subscribers/NODE", "wss://127.0.0.1/x", "http://127.0.0.1/x", "", "ws://"):
+        assert web.websocket("/subscribers/NODE", said)[0] == own
+    web.base = "https://127.0.0.1"
+    assert web.websocket("/s", "ws://127.0.0.1/s")[0] == "wss://127.0.0.1/s"

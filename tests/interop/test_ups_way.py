@@ -58,7 +58,7 @@ class Site:
         url = f"{self.archive.dicomweb_url}/studies/{head[0].StudyInstanceUID}"
         ds = workitem(input_series(head, url=url), ScheduledProcedureStepPriority="HIGH")
         made = requests.post(
-            f"{self.server.url}/workitems?{uid}", data=f"[{ds.to_json()}]".encode(), headers=JSON, timeout=10
+            f"{self.server.url}/workitems?{uid}", data=f"[{ds.to_json()}]".encode(), headers=JSON, timeout=60
         )
         assert made.status_code == 201, made.headers
 
@@ -67,7 +67,7 @@ class Site:
         rows = workitems_of(self.node.services)
         ended = {WorkitemState.COMPLETED, WorkitemState.CANCELED, WorkitemState.LOST}
         until(lambda: (row := rows.get("ris", uid)) and row.state in ended, 120)
-        answer = requests.get(f"{self.server.url}/workitems/{uid}", headers=JSON, timeout=10)
+        answer = requests.get(f"{self.server.url}/workitems/{uid}", headers=JSON, timeout=60)
         return Dataset.from_json(answer.json()[0])
 
 
@@ -149,7 +149,7 @@ def test_a_workitem_that_no_algorithm_suits_is_canceled_with_the_reason(site: Si
         tags = instance["MainDicomTags"]
         parent = site.archive.get(f"/instances/{instance['ID']}/study").json()["MainDicomTags"]["StudyInstanceUID"]
         if parent == study and tags["SOPInstanceUID"] != head[0].SOPInstanceUID:
-            site.archive.session.delete(f"{site.archive.url}/instances/{instance['ID']}", timeout=10)
+            site.archive.session.delete(f"{site.archive.url}/instances/{instance['ID']}", timeout=60)
     site.schedule("1.2.3.3", head)
 
     told = site.end("1.2.3.3")
@@ -188,7 +188,7 @@ def test_a_workitem_is_canceled_on_request_and_nothing_is_delivered(
         f"{site.server.url}/workitems/1.2.3.5/cancelrequest",
         json=[{"00741238": {"vr": "LT", "Value": ["wrong patient"]}}],
         headers=JSON,
-        timeout=10,
+        timeout=60,
     )
 
     assert asked.status_code == 202, asked.headers

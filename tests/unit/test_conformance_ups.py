@@ -32,7 +32,7 @@ def test_transactions_are_those_that_are_made() -> None:
         with HttpPeer(worklist, server.url) as web:
             ups.search_workitems(web, scheduled_query(worklist.workitems[0]))
             ups.retrieve_workitem(web, UID)
-            ups.change_state(web, UID, IN_PROGRESS, TRANSACTION)
+            ups.change_state(web, UID, IN_PROGRESS, TRANSACTION, "NODE")
             ups.update_workitem(web, UID, TRANSACTION, Dataset())
             ups.subscribe(web, UID, "NODE")
             url, _, _ = web.websocket("/subscribers/NODE")
