@@ -44,12 +44,14 @@ from dicom_node.workflow import analyse, counts, deliver, housekeeping, pull, st
 from dicom_node.workflow.commitment import CommitmentReporter
 from dicom_node.workflow.pace import POLL_SECONDS, Pace
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
+from dicom_node.workflow.ups import Performer, check_worklists
 
 _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
 _FORGET_SECONDS = 30 * 86400  # what was announced of studies that never came
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _PULL_SECONDS = 1
+_WORKITEMS_SECONDS = 0.5
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
@@ -92,6 +94,7 @@ def open_services(settings: Settings) -> Services:
     """Everything but what runs by itself: enough to look at the node's state, or to ask for a retry."""
     algorithms = load_registry(settings.run.algorithms_dir)
     rules = open_rules(settings, algorithms)
+    check_worklists(settings, algorithms, rules)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.url())
     reserve = settings.receive.disk_reserve_mb * 1_000_000
@@ -122,6 +125,7 @@ class Node:
         self.web: WebListener | None = None
         if settings.dicomweb.enabled:
             self.web = WebListener(settings.dicomweb, self.intake, settings.receive.ae_title)
+        self._performers = [Performer(self.services, worklist) for worklist in settings.worklists]
         self._started = ExitStack()
 
     def start(self) -> None:
@@ -147,6 +151,9 @@ class Node:
             self._launch_engine(s.engine)
             routed = [s.algorithms[name] for name in sorted({r.algorithm for r in s.rules})]
             threading.Thread(target=s.pool.warm, args=(routed,), daemon=True, name="warm-up").start()
+            for performer in self._performers:
+                started.callback(performer.stop)
+                performer.start()
             started.callback(self._start_ticks().shutdown)
             started.callback(self._reporter.stop)
             self._reporter.start(self._commitment.tell_here)
@@ -192,7 +199,7 @@ class Node:
     def _start_ticks(self) -> BackgroundScheduler:
         s = self.services
         # A source that is slow must not keep the others, or the sweep, from a thread.
-        threads = {"default": ThreadPoolExecutor(5 + 3 * len(s.settings.sources))}
+        threads = {"default": ThreadPoolExecutor(5 + 3 * len(s.settings.sources) + len(self._performers))}
         ticks = BackgroundScheduler(
             executors=threads, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
@@ -210,6 +217,8 @@ class Node:
                 at_once = datetime.now().astimezone()
                 every = source.every_seconds
                 ticks.add_job(pull.look_for_new, "interval", seconds=every, args=(s, source), next_run_time=at_once)
+        for performer in self._performers:
+            ticks.add_job(performer.tick, "interval", seconds=_WORKITEMS_SECONDS)
         ticks.start()
         return ticks
 

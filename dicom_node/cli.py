@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from dicom_node import __version__, log
 from dicom_node.cli_common import Config, Json, out, print_json, progress, say, services_of, settings_of, stop
-from dicom_node.cli_pull import pull, pulls
+from dicom_node.cli_pull import pull, pulls, workitems
 from dicom_node.cli_runs import runs_app
 from dicom_node.errors import ConfigurationError, NodeError
 from dicom_node.model.result import readable
@@ -189,6 +189,7 @@ def studies(config: Config = None, as_json: Json = False) -> None:
 
 app.command()(pull)
 app.command()(pulls)
+app.command()(workitems)
 
 
 @route_app.command("explain")
@@ -260,12 +261,14 @@ def config_check(config: Config = None) -> None:
     from dicom_node.app import check_storage, check_tls, open_rules
     from dicom_node.run.registry import load_registry
     from dicom_node.run.worker import Worker
+    from dicom_node.workflow.ups import check_worklists
 
     settings = settings_of(config)
     worker = Worker(settings.run.device, settings.run.cpu_threads)
     try:
         found = load_registry(settings.run.algorithms_dir)
         rules = open_rules(settings, found)
+        check_worklists(settings, found, rules)
         database = check_storage(settings)
         check_tls(settings)
         with progress.status("asking torch for its devices, and loading the algorithms ..."):
@@ -296,6 +299,10 @@ def config_check(config: Config = None) -> None:
         by_tls = ", TLS" if source.tls else ""
         counted = f", asked for its count of studies from {', '.join(source.senders)}" if source.counts else ""
         out.print(f"source {source.name}: {source.kind}{by_tls}{counted}")
+    for worklist in settings.worklists:
+        for wanted in worklist.workitems:
+            code = f"({wanted.value}, {wanted.scheme})"
+            out.print(f"worklist {worklist.name}: workitems {code} -> {wanted.algorithm}")
     if machine["device"] == "cpu":
         out.print(f"device: CPU ({machine['threads']} threads). There is no GPU: models run, but slower.")
     else:

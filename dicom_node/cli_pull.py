@@ -1,4 +1,4 @@
-"""Commands about studies that are asked for at other archives."""
+"""Commands about work that comes from elsewhere: studies of other archives, workitems of worklists."""
 
 from __future__ import annotations
 
@@ -50,3 +50,24 @@ def pulls(config: Config = None, as_json: Json = False) -> None:
         )
     if not rows:
         say("nothing was asked for yet")
+
+
+def workitems(config: Config = None, as_json: Json = False) -> None:
+    """List the workitems that the node took from worklists (UPS-RS), the latest first."""
+    from dicom_node.views import workitem_view
+    from dicom_node.workflow.ups import workitems_of
+
+    rows = [workitem_view(row) for row in workitems_of(services_of(config)).all()]
+    if as_json:
+        print_json(rows)
+        return
+    for r in rows:
+        of = f" on study {r['StudyInstanceUID']}" if r["StudyInstanceUID"] else ""
+        asked = ", to be canceled" if r["cancel_requested"] and r["ended"] is None else ""
+        out.print(f"{r['workitem']} of {r['worklist']}: {r['state']}{asked}, {r['algorithm']}{of}")
+        if r["reason"]:
+            out.print(f"    {r['reason']}")
+        if r["error"]:
+            out.print(f"    failures: {r['attempts']}, {r['error']}")
+    if not rows:
+        say("no workitem was taken yet")

@@ -23,6 +23,8 @@ from dicom_node.settings_peers import Peer as Peer
 from dicom_node.settings_peers import Source as Source
 from dicom_node.settings_peers import TlsSettings as TlsSettings
 from dicom_node.settings_web import DicomwebSettings as DicomwebSettings
+from dicom_node.settings_worklists import StationCode, WorkitemCode
+from dicom_node.settings_worklists import Worklist as Worklist
 
 
 def _network(value: str) -> str:
@@ -144,6 +146,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     destinations: tuple[Destination, ...] = ()
     sources: tuple[Source, ...] = ()
+    worklists: tuple[Worklist, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -159,7 +162,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _give_identity(self) -> Self:
-        for peer in (*self.destinations, *self.sources, *self.receive.peers):
+        for peer in (*self.destinations, *self.sources, *self.worklists, *self.receive.peers):
             peer._identity = self.tls
         return self
 
@@ -276,7 +279,14 @@ def _explain(where: str, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-_LISTS: dict[int | str, type[BaseModel]] = {"destinations": Destination, "sources": Source, "peers": Peer}
+_LISTS: dict[int | str, type[BaseModel]] = {
+    "destinations": Destination,
+    "sources": Source,
+    "peers": Peer,
+    "worklists": Worklist,
+    "workitems": WorkitemCode,
+    "station": StationCode,
+}
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> Iterable[str]:
@@ -303,7 +313,11 @@ def _check_border(where: str, settings: Settings) -> None:
     if settings.dicomweb.enabled:
         for key, problem in settings.dicomweb.problems():
             raise ConfigurationError(f"{where}: dicomweb.{key}: {problem}")
-    peers: dict[str, Sequence[PeerSettings]] = {"destinations": settings.destinations, "sources": settings.sources}
+    peers: dict[str, Sequence[PeerSettings]] = {
+        "destinations": settings.destinations,
+        "sources": settings.sources,
+        "worklists": settings.worklists,
+    }
     for key, several in peers.items():
         names = [peer.name for peer in several]
         for peer in several:
@@ -333,6 +347,13 @@ def _check_counts(where: str, settings: Settings) -> None:
                     f"{counted[title]} already; one archive can"
                 )
             counted[title] = source.name
+    sources = [source.name for source in settings.sources]
+    for worklist in settings.worklists:
+        if worklist.source is not None and worklist.source not in sources:
+            known = ", ".join(sources) or "none is configured"
+            raise ConfigurationError(
+                f"{where}: worklists.{worklist.name}.source: no source is named {worklist.source!r}; known: {known}"
+            )
 
 
 def _check_tls(where: str, settings: Settings) -> None:

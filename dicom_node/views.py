@@ -11,6 +11,7 @@ from dicom_node.store.commitments import Commitments
 from dicom_node.store.counts import Completions
 from dicom_node.store.pulls import PullRow
 from dicom_node.store.runs import RunRow
+from dicom_node.store.workitems import WorkitemRow
 from dicom_node.workflow.services import Services
 
 
@@ -79,6 +80,25 @@ def pull_view(row: PullRow) -> dict[str, Any]:
         "asked": moment(row.asked),
         "ended": None if row.ended is None else moment(row.ended),
         "instances": row.instances,
+    }
+
+
+def workitem_view(row: WorkitemRow) -> dict[str, Any]:
+    """One workitem that the node took from a worklist."""
+    return {
+        "worklist": row.worklist,
+        "workitem": row.uid,
+        "state": str(row.state),
+        "reason": row.reason,
+        "algorithm": row.algorithm,
+        "StudyInstanceUID": row.study_uid,
+        "source": row.source,
+        "progress": max(row.progress, 0),
+        "cancel_requested": row.cancel is not None,
+        "claimed": moment(row.claimed),
+        "ended": None if row.ended is None else moment(row.ended),
+        "attempts": row.attempts,
+        "error": row.error,
     }
 
 

@@ -1,4 +1,4 @@
-"""The states of studies, runs and deliveries, and which may follow which."""
+"""The states of studies, runs, deliveries, pulls and workitems, and which may follow which."""
 
 from __future__ import annotations
 
@@ -52,6 +52,23 @@ class PullState(StrEnum):
     """The source refused, or did not give it in time; the reason is kept, and asking again tries again."""
 
 
+class WorkitemState(StrEnum):
+    CLAIMING = "claiming"
+    """The claim is on its way, under a Transaction UID that is kept."""
+    FETCHING = "fetching"
+    """It is ours; its input comes."""
+    ANALYSING = "analysing"
+    """Its input is here; the study is routed, and runs."""
+    COMPLETING = "completing"
+    """The work is done; the origin server is told."""
+    CANCELING = "canceling"
+    """It cannot or shall not be done; the origin server is told."""
+    COMPLETED = "completed"
+    CANCELED = "canceled"
+    LOST = "lost"
+    """It is not ours: another performer's, or the origin server ended it, or could not be told of its end."""
+
+
 S = TypeVar("S", bound=StrEnum)
 
 STUDY_MOVES: Mapping[StudyState, frozenset[StudyState]] = {
@@ -81,6 +98,22 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.CONFIRMED: frozenset(),
     DeliveryState.FAILED: frozenset({DeliveryState.PENDING}),
 }
+
+_ABANDONED = frozenset({WorkitemState.CANCELING, WorkitemState.LOST})
+
+WORKITEM_MOVES: Mapping[WorkitemState, frozenset[WorkitemState]] = {
+    WorkitemState.CLAIMING: frozenset({WorkitemState.FETCHING, *_ABANDONED}),
+    WorkitemState.FETCHING: frozenset({WorkitemState.ANALYSING, *_ABANDONED}),
+    WorkitemState.ANALYSING: frozenset({WorkitemState.COMPLETING, *_ABANDONED}),
+    WorkitemState.COMPLETING: frozenset({WorkitemState.COMPLETED, WorkitemState.LOST}),
+    WorkitemState.CANCELING: frozenset({WorkitemState.CANCELED, WorkitemState.LOST}),
+    WorkitemState.COMPLETED: frozenset(),
+    WorkitemState.CANCELED: frozenset(),
+    # Scheduled still, or again: it may be claimed once more.
+    WorkitemState.LOST: frozenset({WorkitemState.CLAIMING}),
+}
+
+WORKITEM_ENDED = frozenset({WorkitemState.COMPLETED, WorkitemState.CANCELED, WorkitemState.LOST})
 
 RUN_ENDED = frozenset({RunState.DONE, RunState.NOT_ANALYSED, RunState.SET_ASIDE, RunState.FAILED})
 

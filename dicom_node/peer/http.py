@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import ssl
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from dicom_node.errors import PeerError
 from dicom_node.settings_peers import PeerSettings
@@ -59,6 +61,10 @@ class HttpPeer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session."""
         self._session.close()
 
     def request(
@@ -116,6 +122,39 @@ class HttpPeer:
         """
         with answer, self.translated():
             yield from answer.iter_content(_PIECE_BYTES)
+
+    def websocket(self, path: str, said: str = "") -> tuple[str, dict[str, str], ssl.SSLContext | None]:
+        """What a WebSocket (RFC 6455) to this system is opened with: URL, headers with the credentials, TLS.
+
+        Args:
+            path: relative to the base.
+            said: where the system itself says that it is. It is believed only if it is on the same host, and does
+                not leave TLS: credentials go there.
+
+        Raises:
+            PeerError: no token is given, or a file with certificates holds none.
+        """
+        url = f"ws{self.base.removeprefix('http')}{path}"
+        if said.startswith(url.partition(":")[0] + ":") and urlsplit(said).hostname == urlsplit(url).hostname:
+            url = said
+        headers = self._bearer()
+        if isinstance(self._session.auth, tuple):
+            user, password = self._session.auth
+            given = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+            headers = {"Authorization": f"Basic {given}"}
+        if not url.startswith("wss:"):
+            return url, headers, None
+        peer = self.peer
+        with self.translated():
+            context = ssl.create_default_context(cafile=str(peer.ca_file or DEFAULT_CA_BUNDLE_PATH))
+            if peer.client_certificate:
+                context.load_cert_chain(peer.client_certificate, peer.client_key)
+        return url, headers, context
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the system is on this machine: no proxy knows a way there."""
+        return not self._session.trust_env and _is_loopback(self.base)
 
     def translated(self) -> _Translated:
         """A context in which what requests raises becomes a PeerError."""
@@ -184,7 +223,7 @@ class _Translated:
         if not isinstance(error, OSError):  # as all exceptions of requests are
             return
         if isinstance(error, requests.exceptions.SSLError):
-            raise PeerError(f"{self._name}: no trusted connection: {_tls_reason(error)}") from error
+            raise PeerError(f"{self._name}: no trusted connection: {tls_reason(error)}") from error
         if isinstance(error, requests.Timeout) or "timed out" in str(error):
             raise PeerError(f"{self._name} did not answer within {self._timeout:g} s") from error
         if isinstance(error, requests.exceptions.ChunkedEncodingError):
@@ -196,7 +235,7 @@ class _Translated:
             raise PeerError(f"{self._name} cannot be asked: {type(error).__name__}", retryable=False) from error
 
 
-def _tls_reason(error: BaseException) -> str:
+def tls_reason(error: BaseException) -> str:
     """What OpenSSL says, without the address and the objects that requests wraps it in."""
     seen: BaseException | None = error
     while seen is not None:

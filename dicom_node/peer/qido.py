@@ -15,12 +15,12 @@ _log = log.get(__name__)
 _PAGE = 500
 
 
-def search_all(web: HttpPeer, resource: str, query: Mapping[str, str]) -> list[Dataset]:
+def search_all(web: HttpPeer, resource: str, query: Mapping[str, str], *, may_lack: bool = True) -> list[Dataset]:
     """All matches of a search, page by page; as :func:`search` otherwise."""
     found: list[Dataset] = []
     seen: set[str] = set()
     while True:
-        page = search(web, resource, {**query, "limit": str(_PAGE), "offset": str(len(found))})
+        page = search(web, resource, {**query, "limit": str(_PAGE), "offset": str(len(found))}, may_lack=may_lack)
         # A server that knows no offset answers with the same again.
         keys = {_key(ds) for ds in page}
         if keys <= seen:
@@ -31,20 +31,20 @@ def search_all(web: HttpPeer, resource: str, query: Mapping[str, str]) -> list[D
             return found
 
 
-def search(web: HttpPeer, resource: str, query: Mapping[str, str]) -> list[Dataset]:
+def search(web: HttpPeer, resource: str, query: Mapping[str, str], *, may_lack: bool = True) -> list[Dataset]:
     """The matches of a search, or as many of them as the server gives at once; none if the resource is not there.
 
     Args:
         web: whose base is the DICOMweb service's URL.
         resource: ``/studies``, ``/studies/{uid}/series`` ...
         query: keywords and values to match; ``includefield`` as the standard has it.
+        may_lack: that the resource is not there (404) is no error.
 
     Raises:
         PeerError: as ``HttpPeer.request``, or the answer is no DICOM JSON.
     """
-    answer = web.request(
-        "GET", resource, params=query, headers={"Accept": "application/dicom+json"}, accept=(200, 204, 206, 404)
-    )
+    known = (200, 204, 206, 404) if may_lack else (200, 204, 206)
+    answer = web.request("GET", resource, params=query, headers={"Accept": "application/dicom+json"}, accept=known)
     if answer.status_code == 404:
         # The study or series is not there (yet); a wrong dicomweb_url looks the same, hence the line.
         _log.warning("qido_not_found", peer=web.peer.name, url=web.base)

@@ -174,6 +174,13 @@ class Runs:
         failed = sa.update(t.deliveries).where(d.run_id == run_id, d.state == DeliveryState.FAILED)
         c.execute(failed.values(state=DeliveryState.PENDING, error=""))
 
+    def stop(self, run_id: str, reason: str) -> bool:
+        """A run whose results are not on their way has failed; False if it has come further, or has ended."""
+        here = (t.runs.c.run_id == run_id, t.runs.c.state.in_((RunState.QUEUED, RunState.RUNNING)))
+        values = {"state": RunState.FAILED, "reason": reason, "ended": self.clock()}
+        with self.engine.begin() as c:
+            return c.execute(sa.update(t.runs).where(*here).values(values)).rowcount == 1
+
     def note_delivery(self, run_id: str, destination: str, sop_uid: str, error: str) -> None:
         """Keep why a delivery is still open; its state stays."""
         d = t.deliveries.c

@@ -201,6 +201,30 @@ points = sa.Table(
     Column("point", Integer, nullable=False),  # up to where a source's changes have been read
 )
 
+workitems = sa.Table(
+    "workitems",
+    metadata,
+    Column("worklist", String(128), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+    Column("transaction_uid", String(64), nullable=False),  # who holds it owns the workitem
+    Column("algorithm", String(64), nullable=False),
+    Column("code", sa.JSON, nullable=False),  # [value, scheme, meaning] of the scheduled workitem code
+    Column("study_uid", String(64), nullable=False, default=""),
+    Column("source", String(128), nullable=False, default=""),  # where the input comes from; empty: it was here
+    Column("inputs", sa.JSON, nullable=False, default=list),  # SOP Instance UIDs
+    Column("discontinued", sa.JSON, nullable=False, default=list),  # codes of why it was discontinued
+    Column("cancel", sa.JSON),  # a request to cancel: {requester, reason, codes}
+    Column("progress", Integer, nullable=False, default=-1),  # percent that the server was told
+    Column("claimed", Float, nullable=False),
+    Column("decided", Float),  # when the work was at its end, whichever it is
+    Column("ended", Float),  # when the server had been told
+    Column("due", Float, nullable=False),  # when it is looked at (again)
+    Column("attempts", Integer, nullable=False, default=0),  # failed ones since the last that did not
+    Column("error", Text, nullable=False, default=""),  # of the last failure
+)
+
 
 def open_engine(url: str) -> sa.Engine:
     """Open the database and make what tables are missing.

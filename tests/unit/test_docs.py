@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel
 
 from dicom_node.cli import app
-from dicom_node.model.states import DeliveryState, PullState, RunState, StudyState
+from dicom_node.model.states import DeliveryState, PullState, RunState, StudyState, WorkitemState
 from dicom_node.run.registry import Manifest
-from dicom_node.settings import Destination, Settings, Source
+from dicom_node.settings import Destination, Settings, Source, Worklist
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = (
@@ -60,7 +60,9 @@ def keys(model: type[BaseModel], before: str = "", *, sections: bool = False) ->
 
 
 def test_every_setting_is_documented() -> None:
-    expected = (set(keys(Settings)) - {"destinations", "sources"}) | set(keys(Destination)) | set(keys(Source))
+    expected = set(keys(Settings)) - {"destinations", "sources", "worklists"}
+    for listed in (Destination, Source, Worklist):
+        expected |= set(keys(listed))
 
     assert documented("docs/configuration.md") == expected
 
@@ -70,7 +72,7 @@ def test_documented_defaults_are_the_defaults() -> None:
     assert len(defaults) > 20
     for key, text in defaults.items():
         at: Any = Settings().model_dump(mode="json")
-        for peer in (Source, Destination):
+        for peer in (Worklist, Source, Destination):
             if key in peer.model_fields:
                 at = peer.model_construct(name="x").model_dump(mode="json")
         for part in key.split("."):
@@ -80,7 +82,13 @@ def test_documented_defaults_are_the_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "states"),
-    [("Studies", StudyState), ("Runs", RunState), ("Deliveries", DeliveryState), ("Pulls", PullState)],
+    [
+        ("Studies", StudyState),
+        ("Runs", RunState),
+        ("Deliveries", DeliveryState),
+        ("Pulls", PullState),
+        ("Workitems", WorkitemState),
+    ],
 )
 def test_every_state_is_documented(heading: str, states: Any) -> None:
     assert documented("docs/states.md", heading) == {str(state) for state in states}

@@ -7,15 +7,23 @@ from dicom_node.model.states import (
     RUN_ENDED,
     RUN_MOVES,
     STUDY_MOVES,
+    WORKITEM_MOVES,
     DeliveryState,
     RunState,
     StudyState,
+    WorkitemState,
     move,
 )
 
 
 @pytest.mark.parametrize(
-    ("table", "kind"), [(STUDY_MOVES, StudyState), (RUN_MOVES, RunState), (DELIVERY_MOVES, DeliveryState)]
+    ("table", "kind"),
+    [
+        (STUDY_MOVES, StudyState),
+        (RUN_MOVES, RunState),
+        (DELIVERY_MOVES, DeliveryState),
+        (WORKITEM_MOVES, WorkitemState),
+    ],
 )
 def test_every_state_has_its_row_and_is_reached(table, kind):
     assert set(table) == set(kind)
