@@ -180,6 +180,8 @@ class Source(PeerSettings):
     """Of these modalities only. Empty: of all."""
     every_seconds: float = Field(60, gt=0)
     """How often the archive is asked for what is new, where it is followed or queried on a schedule."""
+    priors: bool = True
+    """Ask it for prior studies of a patient, where an algorithm wants them and the node has none."""
     retry_first_seconds: float = Field(30, gt=0)
     """Wait before a pull that failed is tried again; doubles each time."""
     retry_longest_seconds: float = Field(900, gt=0)

@@ -162,13 +162,10 @@ def _value(m: Measurement) -> Dataset:
 
 
 def library_group(prior: PriorStudy) -> Dataset:
-    """The prior's images as a group of the Image Library (TID 1600), with their study and its date (TID 1602)."""
+    """The prior's images as a group of the Image Library (TID 1600), with the date of their study (TID 1602)."""
     group: Dataset = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
     content = sr.ContentSequence(
-        [
-            sr.UIDRefContentItem(concept(PROCEDURE_STUDY), prior.study_uid, relationship_type=HAS_ACQ_CONTEXT),
-            sr.DateContentItem(codes.DCM.StudyDate, prior.day, relationship_type=HAS_ACQ_CONTEXT),
-        ]
+        [sr.DateContentItem(codes.DCM.StudyDate, prior.day, relationship_type=HAS_ACQ_CONTEXT)]
     )
     for image in prior.images:
         content.append(

@@ -180,6 +180,13 @@ class Index:
                 found += [_instance(r) for r in c.execute(query)]
         return sorted(found, key=lambda i: i.SOPInstanceUID)
 
+    def studies_of(self, patient_key: str) -> list[str]:
+        """Study Instance UIDs of what is here of a patient (``Instance.patient_key``), own results not counted."""
+        i = t.instances.c
+        query = sa.select(i.study_uid).distinct().where(i.patient_key == patient_key, i.own.is_(False))
+        with self.engine.connect() as c:
+            return sorted(c.scalars(query))
+
     def count(self, study_uid: str) -> int:
         """How many instances the study has, the node's own results not counted."""
         query = sa.select(sa.func.count()).where(t.instances.c.study_uid == study_uid, t.instances.c.own.is_(False))
@@ -261,7 +268,7 @@ class Index:
         with self.engine.begin() as c:
             if c.execute(sa.delete(t.studies).where(t.studies.c.study_uid == study.study_uid, *same)).rowcount != 1:
                 return False
-            for table in (t.instances, t.problems, t.routes, t.runs):
+            for table in (t.instances, t.problems, t.routes, t.runs, t.prior_fetches):
                 c.execute(sa.delete(table).where(table.c.study_uid == study.study_uid))
         return True
 
