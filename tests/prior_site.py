@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 import yaml
 from pydicom import Dataset
@@ -68,10 +71,21 @@ CHANGE, YEARLY = "Bright volume: change since the prior study", "Bright volume: 
 NOW, BEFORE = "20260105", "20240105"
 
 
-def head(folder: Path, day: str, study: str, seed: int = 0, **header: Any) -> list[Path]:
+_heads = tempfile.TemporaryDirectory(prefix="heads-")
+"""Heads that were written: many tests send the same."""
+
+
+@cache
+def head(day: str, study: str, seed: int = 0, **header: str) -> list[Path]:
     """A small head of one day. Of another seed the volume is a little different."""
     given = {"StudyDate": day, "SeriesDate": day, **header}
-    return write_head(folder / study, spacing=(12, 8, 8), study=study, seed=seed, noise=0.02, header=given)
+    folder = Path(tempfile.mkdtemp(dir=_heads.name))
+    return write_head(folder, spacing=(12, 8, 8), study=study, seed=seed, noise=0.02, header=given)
+
+
+def study_of(files: Sequence[Path]) -> str:
+    """The Study Instance UID of files."""
+    return str(pydicom.dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -13,7 +13,7 @@ from dicom_node.model.states import RunState, StudyState
 from dicom_node.store.priors import PriorFetches
 from dicom_node.workflow import priors
 from dicom_node.workflow.study import ONLY_A_PRIOR
-from tests.prior_site import BEFORE, CHANGE, NOW, YEARLY, PriorSite, head, measured, prior_site
+from tests.prior_site import BEFORE, CHANGE, NOW, YEARLY, PriorSite, head, measured, prior_site, study_of, until
 from tests.web_server import Answer, Request, web_server
 
 
@@ -31,8 +31,8 @@ def two_runs(site: PriorSite, first: list[Path], second: list[Path]) -> Any:
     return site.run(number=2)
 
 
-def test_no_prior_is_said(site: PriorSite, tmp_path: Path) -> None:
-    site.send(head(tmp_path, NOW, "now"))
+def test_no_prior_is_said(site: PriorSite) -> None:
+    site.send(head(NOW, "now"))
     run = site.run()
 
     assert run.record["prior"]["state"] == "none"
@@ -41,8 +41,8 @@ def test_no_prior_is_said(site: PriorSite, tmp_path: Path) -> None:
     assert "PertinentOtherEvidenceSequence" not in site.report(run)
 
 
-def test_a_study_that_is_here_is_compared_with_and_its_run_is_taken_over(site: PriorSite, tmp_path: Path) -> None:
-    run = two_runs(site, head(tmp_path, BEFORE, "before"), head(tmp_path, NOW, "now", seed=1))
+def test_a_study_that_is_here_is_compared_with_and_its_run_is_taken_over(site: PriorSite) -> None:
+    run = two_runs(site, head(BEFORE, "before"), head(NOW, "now", seed=1))
     (earlier,) = [r for r in site.s.runs.all() if r.run_id != run.run_id]
     value, change = measured(run), measured(run)["Bright volume"] - measured(earlier)["Bright volume"]
 
@@ -57,31 +57,31 @@ def test_a_study_that_is_here_is_compared_with_and_its_run_is_taken_over(site: P
     assert "Two scans of the same head differ." in site.words(run)
 
 
-def test_findings_of_another_version_are_not_taken_over(site: PriorSite, tmp_path: Path) -> None:
-    site.send(head(tmp_path, BEFORE, "before"))
+def test_findings_of_another_version_are_not_taken_over(site: PriorSite) -> None:
+    site.send(head(BEFORE, "before"))
     earlier = site.run()
     other = {**earlier.record, "algorithm": {**earlier.record["algorithm"], "version": "0.9"}}
     site.s.runs.set_outcome(earlier.run_id, earlier.measurements, other)
-    site.send(head(tmp_path, NOW, "now"))
+    site.send(head(NOW, "now"))
     run = site.run(number=2)
 
     assert run.record["prior"]["findings"] == "measured"
     assert CHANGE in measured(run)
 
 
-def test_the_latest_that_is_old_enough_is_the_prior(site: PriorSite, tmp_path: Path) -> None:
+def test_the_latest_that_is_old_enough_is_the_prior(site: PriorSite) -> None:
     for number, (day, study) in enumerate([("20200101", "old"), (BEFORE, "before"), ("20260101", "last week")], 1):
-        site.send(head(tmp_path, day, study))
+        site.send(head(day, study))
         site.run(number=number)
-    site.send(head(tmp_path, NOW, "now"))
+    site.send(head(NOW, "now"))
     run = site.run(number=4)
 
     assert run.record["prior"]["days"] == 731
     assert any("not known to be old enough" in p for p in run.record["prior"]["passed_over"])
 
 
-def test_a_later_study_is_no_prior(site: PriorSite, tmp_path: Path) -> None:
-    run = two_runs(site, head(tmp_path, NOW, "now"), head(tmp_path, BEFORE, "before"))
+def test_a_later_study_is_no_prior(site: PriorSite) -> None:
+    run = two_runs(site, head(NOW, "now"), head(BEFORE, "before"))
 
     assert run.record["prior"]["state"] == "none"
 
@@ -95,9 +95,9 @@ def test_a_later_study_is_no_prior(site: PriorSite, tmp_path: Path) -> None:
     ],
 )
 def test_a_study_that_is_not_surely_the_same_patients_is_not_used(
-    site: PriorSite, tmp_path: Path, header: dict[str, str], words: str, capfd: pytest.CaptureFixture[str]
+    site: PriorSite, header: dict[str, str], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = two_runs(site, head(tmp_path, BEFORE, "before", **header), head(tmp_path, NOW, "now"))
+    run = two_runs(site, head(BEFORE, "before", **header), head(NOW, "now"))
 
     told = run.record["prior"]
     assert told["state"] == "none"
@@ -107,17 +107,17 @@ def test_a_study_that_is_not_surely_the_same_patients_is_not_used(
     assert not any(value in said for value in ("PHANTOM-1", "19610101", "19600101"))
 
 
-def test_another_issuer_of_the_same_id_is_another_patient(site: PriorSite, tmp_path: Path) -> None:
-    before = head(tmp_path, BEFORE, "before", IssuerOfPatientID="ELSEWHERE")
-    run = two_runs(site, before, head(tmp_path, NOW, "now"))
+def test_another_issuer_of_the_same_id_is_another_patient(site: PriorSite) -> None:
+    before = head(BEFORE, "before", IssuerOfPatientID="ELSEWHERE")
+    run = two_runs(site, before, head(NOW, "now"))
     assert run.record["prior"]["state"] == "none"
 
 
-def test_a_prior_that_cannot_be_analysed_is_told(site: PriorSite, tmp_path: Path) -> None:
-    few = head(tmp_path, BEFORE, "before")[:4]
+def test_a_prior_that_cannot_be_analysed_is_told(site: PriorSite) -> None:
+    few = head(BEFORE, "before")[:4]
     site.send(few)
     site.run(RunState.NOT_ANALYSED)
-    site.send(head(tmp_path, NOW, "now"))
+    site.send(head(NOW, "now"))
     run = site.run(number=2)
 
     sentence = "was found, but not measured, because there are fewer than five slices."
@@ -127,24 +127,18 @@ def test_a_prior_that_cannot_be_analysed_is_told(site: PriorSite, tmp_path: Path
 
 def test_a_node_that_does_not_look_for_priors_says_nothing(tmp_path: Path) -> None:
     with prior_site(tmp_path / "site", priors={"enabled": False}) as site:
-        run = two_runs(site, head(tmp_path, BEFORE, "before"), head(tmp_path, NOW, "now"))
+        run = two_runs(site, head(BEFORE, "before"), head(NOW, "now"))
         assert "prior" not in run.record
         assert not any("prior" in w for w in site.words(run))
 
 
-def test_a_prior_that_is_still_coming_is_waited_for(site: PriorSite, tmp_path: Path) -> None:
-    site.s.index.clock = site.s.index.clock
-    before, now = head(tmp_path, BEFORE, "before"), head(tmp_path, NOW, "now")
+def test_a_prior_that_is_still_coming_is_waited_for(site: PriorSite) -> None:
+    before, now = head(BEFORE, "before"), head(NOW, "now")
     site.send(now)
     site.send(before)
-    run = next(r for r in (site.run(number=2), *site.s.runs.all()) if "prior" in r.record and r.inputs[0] in uids(now))
+    until(lambda: [r.state for r in site.s.runs.all()] == [RunState.DONE] * 2)
+    (run,) = site.s.runs.all(study_of(now))
     assert run.record["prior"]["state"] == "found"
-
-
-def uids(files: list[Path]) -> set[str]:
-    import pydicom
-
-    return {str(pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID) for f in files}
 
 
 def test_a_source_that_is_slow_is_not_waited_for(tmp_path: Path) -> None:
@@ -159,7 +153,7 @@ def test_a_source_that_is_slow_is_not_waited_for(tmp_path: Path) -> None:
         source = {"name": "slow", "kind": "dicomweb", "dicomweb_url": server.url, "timeout_seconds": 60}
         with prior_site(tmp_path / "site", [source], priors={"time_limit_seconds": 1}) as site:
             try:
-                site.send(head(tmp_path, NOW, "now"))
+                site.send(head(NOW, "now"))
                 run = site.run()
                 assert asked.is_set()
                 assert "No prior study is compared with: the time limit of 1 s passed before one was here." in (
@@ -172,7 +166,7 @@ def test_a_source_that_is_slow_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_source_that_is_down_is_told(tmp_path: Path) -> None:
     source = {"name": "gone", "kind": "dicomweb", "dicomweb_url": "http://127.0.0.1:9"}
     with prior_site(tmp_path / "site", [source]) as site:
-        site.send(head(tmp_path, NOW, "now"))
+        site.send(head(NOW, "now"))
         run = site.run()
         assert (
             "No prior study was found. There may be one all the same: no complete answer came from gone."
@@ -181,31 +175,27 @@ def test_a_source_that_is_down_is_told(tmp_path: Path) -> None:
         assert any("no connection" in p for p in run.record["prior"]["passed_over"])
 
 
-def test_a_search_that_breaks_does_not_stop_the_run(
-    site: PriorSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_that_breaks_does_not_stop_the_run(site: PriorSite, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(priors, "suited_series", broken)
-    run = two_runs(site, head(tmp_path, BEFORE, "before"), head(tmp_path, NOW, "now"))
+    run = two_runs(site, head(BEFORE, "before"), head(NOW, "now"))
     assert "The search for a prior study failed: see the node's log." in site.words(run)
 
 
 def test_what_was_being_fetched_when_the_node_was_killed_is_no_prior_until_it_is_whole(
-    site: PriorSite, tmp_path: Path
+    site: PriorSite,
 ) -> None:
     fetches = PriorFetches(site.s.engine, site.s.index.clock)
-    before = head(tmp_path, BEFORE, "before")
-    import pydicom
-
-    uid = str(pydicom.dcmread(before[0]).StudyInstanceUID)
+    before = head(BEFORE, "before")
+    uid = study_of(before)
     fetches.begin(uid)
     site.send(before[:-3])
     (row,) = site.s.index.studies()
     assert fetches.covers(row)
     fetches.end_all()
-    site.send(head(tmp_path, NOW, "now"))
+    site.send(head(NOW, "now"))
     run = site.run()
 
     assert run.record["prior"]["state"] == "none"

@@ -59,7 +59,9 @@ def now() -> list[Dataset]:
 
 
 def changes(found: Findings) -> dict[str, tuple[float, str]]:
-    return {m.name: (round(m.value, 6), m.unit) for m in found.measurements if m.change_of or m.code.value == "385673002"}
+    return {
+        m.name: (round(m.value, 6), m.unit) for m in found.measurements if m.change_of or m.code.value == "385673002"
+    }
 
 
 def test_difference_and_percent_a_year() -> None:
