@@ -16,6 +16,7 @@ from pydicom.sr.codedict import codes
 
 from dicom_node.algorithm import Code, Findings, Measurement
 from dicom_node.encode.codes import concept, unit
+from dicom_node.encode.context import MANUFACTURER
 from dicom_node.encode.report_parts import CONTAINS
 from dicom_node.errors import EncodeError
 from dicom_node.model.result import readable
@@ -159,6 +160,15 @@ def _value(m: Measurement) -> Dataset:
         concept(m.code), float(f"{m.value:.6g}"), unit(m.unit), relationship_type=INFERRED_FROM
     )
     return item
+
+
+def name_scheme(report: Dataset) -> None:
+    """Say whose the private coding scheme is (Coding Scheme Identification Sequence, PS3.3 C.12.1.1)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = PRIVATE
+    item.CodingSchemeName = "dicom_node"
+    item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    report.CodingSchemeIdentificationSequence = [item]
 
 
 def library_group(prior: PriorStudy) -> Dataset:

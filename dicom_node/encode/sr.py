@@ -11,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Code, Findings, Measurement, Segment
-from dicom_node.encode.change import PriorStudy, library_group, refer_to_prior
+from dicom_node.encode.change import PriorStudy, library_group, name_scheme, refer_to_prior
 from dicom_node.encode.codes import concept, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
@@ -125,6 +125,8 @@ def _document(
 
     report = build("SR", make)
     finish(report, source, context)
+    if prior is not None:
+        name_scheme(report)
     return report
 
 
