@@ -99,7 +99,7 @@ def look_for_prior(s: Services, run: RunRow) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Patient:
+class Patient:
     """Who is imaged; never logged."""
 
     PatientID: str
@@ -107,7 +107,7 @@ class _Patient:
     PatientBirthDate: str
     PatientSex: str
 
-    def differs(self, other: _Patient) -> str:
+    def differs(self, other: Patient) -> str:
         """Why this cannot be taken for the same patient, without a value; empty where it can."""
         if self.PatientID != other.PatientID:
             return "its Patient ID is not the same"
@@ -124,8 +124,9 @@ class _Patient:
         return "its sex is not the same" if sex and self.PatientSex and sex != self.PatientSex else ""
 
 
-def _patient(header: Dataset) -> _Patient:
-    return _Patient(*(str(header.get(k) or "").strip() for k in _IDENTITY[:4]))
+def patient_of(header: Dataset) -> Patient:
+    """Whose image it is."""
+    return Patient(*(str(header.get(k) or "").strip() for k in _IDENTITY[:4]))
 
 
 def suited_series(s: Services, run: RunRow, study_uid: str) -> list[Series]:
@@ -173,7 +174,7 @@ class _Search:
     def _find(self) -> dict[str, Any]:
         first = self.s.index.instances(self.run.inputs)[0]
         header = self._header(first)
-        self.patient, day = _patient(header), study_day(header)
+        self.patient, day = patient_of(header), study_day(header)
         if not self.patient.PatientID or day is None:
             lacking = "Patient ID" if day is not None else "valid Study Date"
             return {"state": "none", "reason": f"No prior study was looked for: the images have no {lacking}."}
@@ -273,7 +274,7 @@ class _Search:
             return None
         headers = [self._header(x.instances[0]) for x in series]
         for header in headers:
-            if differs := self.patient.differs(_patient(header)):
+            if differs := self.patient.differs(patient_of(header)):
                 self._pass_over(uid, differs, mistaken=True)
                 return None
         days = [study_day(h) for h in headers]
