@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -52,13 +54,14 @@ def find_patient_studies(source: Source, calling_ae_title: str, patient_id: str,
     wanted = {"PatientID": patient_id, "StudyDate": f"-{until:%Y%m%d}"}
     if source.kind == "dicomweb":
         with HttpPeer(source, str(source.dicomweb_url)) as web:
-            found = search_all(web, "/studies", {**wanted, "includefield": ",".join(_RETURNED)})
+            answer = search_all(web, "/studies", {**wanted, "includefield": ",".join(_RETURNED)})
+            found = [_values(ds) for ds in answer]
     elif source.kind == "orthanc":
         with HttpPeer(source, str(source.orthanc_url)) as web:
             found = _find_in_orthanc(web, wanted)
     else:
-        found = _find_by_dimse(source, calling_ae_title, wanted)
-    studies = [study for ds in found if (study := _study(ds)) is not None and study.StudyDate <= until]
+        found = [_values(ds) for ds in _find_by_dimse(source, calling_ae_title, wanted)]
+    studies = [study for told in found if (study := _study(told)) is not None and study.StudyDate <= until]
     return sorted(studies, key=lambda s: (s.StudyDate, s.StudyTime, s.StudyInstanceUID), reverse=True)
 
 
@@ -74,38 +77,45 @@ def _find_by_dimse(source: Source, calling_ae_title: str, wanted: Mapping[str, s
         return find(source, association, keys)
 
 
-def _find_in_orthanc(web: HttpPeer, wanted: Mapping[str, str]) -> list[Dataset]:
+def _find_in_orthanc(web: HttpPeer, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
     body = {"Level": "Study", "Query": dict(wanted), "Expand": True, "CaseSensitive": True}
     answer: Any = web.json(web.request("POST", "/tools/find", json=body))
     found = []
     try:
         for item in answer:
-            tags = {**item["PatientMainDicomTags"], **item["MainDicomTags"]}
-            ds = Dataset()
-            for keyword in ("StudyInstanceUID", "StudyDate", "StudyTime", "PatientBirthDate", "PatientSex"):
-                setattr(ds, keyword, str(tags.get(keyword, "")))
-            found.append(ds)
+            found.append({**item["PatientMainDicomTags"], **item["MainDicomTags"]})
     except (LookupError, TypeError) as e:
         raise PeerError(f"{web.name} did not answer as Orthanc does") from e
     return found
 
 
-def _study(ds: Dataset) -> PatientStudy | None:
-    uid = str(ds.get("StudyInstanceUID") or "")
+def _study(told: Mapping[str, Any]) -> PatientStudy | None:
+    uid = str(told.get("StudyInstanceUID") or "")
     try:
-        day = datetime.strptime(str(ds.get("StudyDate") or ""), "%Y%m%d").date()
+        day = datetime.strptime(str(told.get("StudyDate") or ""), "%Y%m%d").date()
     except ValueError:
         return None
     if not valid_uid(uid):
         return None
-    modalities = ds.get("ModalitiesInStudy") or ()
-    count = ds.get("NumberOfStudyRelatedInstances")
+    modalities = told.get("ModalitiesInStudy") or ()
+    count = told.get("NumberOfStudyRelatedInstances")
     return PatientStudy(
         StudyInstanceUID=uid,
         StudyDate=day,
-        StudyTime=str(ds.get("StudyTime") or ""),
-        PatientBirthDate=str(ds.get("PatientBirthDate") or ""),
-        PatientSex=str(ds.get("PatientSex") or ""),
+        StudyTime=str(told.get("StudyTime") or ""),
+        PatientBirthDate=str(told.get("PatientBirthDate") or ""),
+        PatientSex=str(told.get("PatientSex") or ""),
         modalities=tuple(modalities) if isinstance(modalities, MultiValue | list | tuple) else (str(modalities),),
         instances=None if count in (None, "") else int(count),
     )
+
+
+def _values(ds: Dataset) -> dict[str, Any]:
+    """What is told of a study; what is ill-formed is left out, without pydicom's warning, which would repeat it."""
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for keyword in ("StudyInstanceUID", "StudyDate", *_RETURNED):
+            with contextlib.suppress(ValueError, TypeError):
+                found[keyword] = ds.get(keyword)
+    return found

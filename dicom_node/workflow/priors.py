@@ -23,6 +23,7 @@ from dicom_node.model.instance import Instance, Series
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.peer.patient import PatientStudy, find_patient_studies
 from dicom_node.receive.fetch import fetch_study
+from dicom_node.receive.tags import text
 from dicom_node.route.decide import decide
 from dicom_node.settings import Source
 from dicom_node.store.priors import PriorFetches
@@ -126,7 +127,7 @@ class Patient:
 
 def patient_of(header: Dataset) -> Patient:
     """Whose image it is."""
-    return Patient(*(str(header.get(k) or "").strip() for k in _IDENTITY[:4]))
+    return Patient(*(text(header, k) for k in _IDENTITY[:4]))
 
 
 def suited_series(s: Services, run: RunRow, study_uid: str) -> list[Series]:
@@ -199,7 +200,7 @@ class _Search:
             if day is None or day > self.until:
                 self._pass_over(uid, "it is not known to be old enough")
             else:
-                dated.append((day, str(header.get("StudyTime") or ""), uid))
+                dated.append((day, text(header, "StudyTime"), uid))
         return [uid for *_, uid in sorted(dated, reverse=True)]
 
     def _fetch_one(self) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import pytest
 
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.store.priors import PriorFetches
-from dicom_node.workflow import priors
+from dicom_node.workflow import analyse, priors
 from dicom_node.workflow.study import ONLY_A_PRIOR
 from tests.prior_site import BEFORE, CHANGE, NOW, YEARLY, PriorSite, head, measured, prior_site, study_of, until
 from tests.web_server import Answer, Request, web_server
@@ -205,3 +205,19 @@ def test_what_was_being_fetched_when_the_node_was_killed_is_no_prior_until_it_is
     # images that come later are nobody's prior: the study is then routed as any other
     site.send(before[-3:])
     site.run(number=2)
+
+
+def test_a_run_that_is_repeated_looks_for_its_prior_again(site: PriorSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyse, "check_results", lambda *_, **__: ["sr.dcm: a change is wrong"])
+    site.send(head(NOW, "now"))
+    run = site.run(RunState.SET_ASIDE)
+    assert run.record["prior"]["state"] == "none"
+    monkeypatch.undo()
+    site.send(head(BEFORE, "before"))
+    until(lambda: [r.state for r in site.s.runs.all(study_of(head(BEFORE, "before")))] == [RunState.DONE])
+    analyse.retry(site.s, run.run_id)
+    until(lambda: site.s.runs.get(run.run_id).state == RunState.DONE)
+    again = site.s.runs.get(run.run_id)
+    assert again is not None
+    assert again.record["prior"]["state"] == "found"
+    assert CHANGE in measured(again)
