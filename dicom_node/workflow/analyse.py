@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from dbos import DBOS
 from dicom_node import log
 from dicom_node.check.results import check_results
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
-from dicom_node.errors import AlgorithmError, CheckFailed
+from dicom_node.errors import AlgorithmError, CheckFailed, EncodeError
 from dicom_node.model.result import ResultObject
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
@@ -125,9 +125,15 @@ def _compare(s: Services, run_id: str, algorithm: Algorithm, answer: Mapping[str
     run = the_run(run_id)
     with timed(run_id, "infer prior"):
         prior = measure_prior(s, run, algorithm)
-    s.runs.set_outcome(run_id, run.measurements, {**run.record, "prior": prior})
-    run = the_run(run_id)
-    both = compared(s, run, algorithm, load_findings(s.folder(run_id)), run_headers(s, run, answer)[:1])
+    findings, headers = load_findings(s.folder(run_id)), run_headers(s, run, answer)[:1]
+    run = replace(run, record={**run.record, "prior": prior})
+    try:
+        both = compared(s, run, algorithm, findings, headers)
+    except (EncodeError, OSError, LookupError) as e:
+        _logger.error("prior_not_compared", run=run_id, error=type(e).__name__)
+        prior = {**(prior or {}), "state": "none", "reason": "A prior study was found, but could not be compared with."}
+        run = replace(run, record={**run.record, "prior": prior})
+        both = compared(s, run, algorithm, findings, headers)
     measurements = [{**asdict(m), "flag": m.flag} for m in both.findings.measurements]
     s.runs.set_outcome(run_id, measurements, {**run.record, "notes": list(both.findings.notes)})
 

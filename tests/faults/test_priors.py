@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dicom_node.errors import EncodeError
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.store.priors import PriorFetches
-from dicom_node.workflow import analyse, priors
+from dicom_node.workflow import analyse, comparison, priors
 from dicom_node.workflow.study import ONLY_A_PRIOR
 from tests.prior_site import BEFORE, CHANGE, NOW, YEARLY, PriorSite, head, measured, prior_site, study_of, until
 from tests.web_server import Answer, Request, web_server
@@ -221,3 +222,15 @@ def test_a_run_that_is_repeated_looks_for_its_prior_again(site: PriorSite, monke
     assert again is not None
     assert again.record["prior"]["state"] == "found"
     assert CHANGE in measured(again)
+
+
+def test_a_prior_that_cannot_be_compared_with_does_not_stop_the_run(
+    site: PriorSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise EncodeError("the prior study has no date")
+
+    monkeypatch.setattr(comparison, "prior_study", broken)
+    run = two_runs(site, head(BEFORE, "before"), head(NOW, "now"))
+    assert "A prior study was found, but could not be compared with." in site.words(run)
+    assert CHANGE not in measured(run)
