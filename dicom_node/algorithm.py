@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +193,10 @@ class Measurement:
         method: how it was computed, when the name does not say.
         derivation: mean, maximum and so on (CID 7464), where several values have the same ``code``.
         group: measurements that share one stand together in the report, under this heading.
+        compare: how the report gives its change since a prior study, if the manifest asks for one: ``difference``, in
+            ``unit`` (of a percentage: in points); ``yearly``: besides, percent a year, where at least half a year lies
+            between the studies. None: not at all. The prior's measurement of the same name is the one compared with.
+        change_of: set by the node alone: the name of the measurement whose change this is.
     """
 
     name: str
@@ -207,6 +211,8 @@ class Measurement:
     method: str | None = None
     derivation: Code | None = None
     group: str | None = None
+    compare: Literal["difference", "yearly"] | None = None
+    change_of: str | None = None
 
     @property
     def flag(self) -> str | None:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
@@ -37,10 +38,11 @@ from dicom_node.store.announcements import Announcements
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.files import FileStore
 from dicom_node.store.index import Index
+from dicom_node.store.priors import PriorFetches
 from dicom_node.store.runs import Runs
 from dicom_node.store.tables import check_database, open_engine
 from dicom_node.tls import TlsContext
-from dicom_node.workflow import analyse, counts, deliver, housekeeping, pull, study
+from dicom_node.workflow import analyse, counts, deliver, housekeeping, priors, pull, study
 from dicom_node.workflow.commitment import CommitmentReporter
 from dicom_node.workflow.pace import POLL_SECONDS, Pace
 from dicom_node.workflow.services import APPLICATION, APPLICATION_VERSION, QUEUES, Services, bind
@@ -52,10 +54,11 @@ _FORGET_SECONDS = 30 * 86400  # what was announced of studies that never came
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _PULL_SECONDS = 1
 _WORKITEMS_SECONDS = 0.5
+_PRIORS_AT_ONCE = 8  # they wait for archives, and hold no worker
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
-WORKFLOWS = (study.study_workflow, analyse.analyse_workflow, deliver.deliver_workflow)
+WORKFLOWS = (study.study_workflow, priors.prior_workflow, analyse.analyse_workflow, deliver.deliver_workflow)
 
 _logger = log.get("node")
 
@@ -116,6 +119,7 @@ class Node:
         self.services = open_services(settings)
         largest = settings.receive.largest_object_mb * 1_000_000
         self.intake = Intake(self.services.files, self.services.index, largest)
+        self.services = replace(self.services, intake=self.intake)
         requests = Commitments(self.services.engine)
         self._reporter = CommitmentReporter(settings, requests, Voucher(self.intake, self.services.index))
         self._commitment = CommitmentScp(requests, self._reporter.wake)
@@ -145,6 +149,7 @@ class Node:
             for problem in self.intake.reconcile():
                 _logger.error("store_problem", problem=problem)
             self._announcements.forget(_FORGET_SECONDS)
+            PriorFetches(s.engine, s.index.clock).end_all()
             bind(s)
             started.callback(bind, None)
             started.callback(DBOS.destroy, workflow_completion_timeout_sec=0)
@@ -236,7 +241,7 @@ class Node:
         DBOS(config=config)
         logging.getLogger("dbos").handlers.clear()  # its lines go where ours go, in our format
         DBOS.launch()
-        at_once = {"study": _ROUTED_AT_ONCE, "analyse": self.services.pool.size + 1}
+        at_once = {"study": _ROUTED_AT_ONCE, "prior": _PRIORS_AT_ONCE, "analyse": self.services.pool.size + 1}
         # One run more than there are workers: it is encoded while the next one is inferred.
         for name, limit in at_once.items():
             DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=POLL_SECONDS)

@@ -74,6 +74,9 @@ def run(
     algorithm: Annotated[str, typer.Argument(help="The algorithm's id; `dicom-node algorithms` lists them.")],
     path: Annotated[Path, typer.Argument(help="A folder (or file) of DICOM images.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Where result objects and result.json go.")],
+    prior: Annotated[
+        Path | None, typer.Option("--prior", help="A folder with an earlier study of the patient to compare with.")
+    ] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +86,7 @@ def run(
     settings = settings_of(config)
     try:
         with progress.status(f"running {algorithm} ..."):
-            result = run_offline(settings, algorithm, path, out_folder)
+            result = run_offline(settings, algorithm, path, out_folder, prior)
     except NodeError as e:
         stop(str(e))
     if as_json:
@@ -228,7 +231,8 @@ def algorithms(config: Config = None, as_json: Json = False) -> None:
     table = Table("id", "version", "takes", "what it does")
     for a in found.values():
         m = a.manifest
-        table.add_row(m.id, m.version, f"{'/'.join(m.accepts.Modality) or 'any'} {m.input}", m.description)
+        takes = f"{'/'.join(m.accepts.Modality) or 'any'} {m.input}{', and a prior' if m.priors else ''}"
+        table.add_row(m.id, m.version, takes, m.description)
     out.print(table)
 
 

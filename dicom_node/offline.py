@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.progress import track
 
 from dicom_node import log
+from dicom_node.algorithm import Findings
 from dicom_node.app import open_rules
 from dicom_node.check.results import NOTE, check_folder, check_results
 from dicom_node.deliver.dimse import send
+from dicom_node.encode.change import study_day
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, ConfigurationError, EncodeError, InvalidInstance, PeerError
 from dicom_node.model.instance import Instance, Series
@@ -28,6 +30,8 @@ from dicom_node.run.registry import Algorithm, load_registry
 from dicom_node.run.worker import Worker
 from dicom_node.settings import Destination, Settings
 from dicom_node.store.index import digest_of_inputs
+from dicom_node.workflow.comparison import Compared, compare, with_note
+from dicom_node.workflow.priors import patient_of
 
 _RECORD = "result.json"
 _SEND_AT_ONCE = 50
@@ -78,18 +82,24 @@ def explain(settings: Settings, path: Path) -> list[dict[str, Any]]:
     return answers
 
 
-def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path) -> dict[str, Any]:
+def run_offline(
+    settings: Settings, algorithm_id: str, path: Path, folder: Path, prior: Path | None = None
+) -> dict[str, Any]:
     """Run one algorithm on a folder: the result objects as ``*.dcm``, and ``result.json``, go to ``folder``.
 
     Of several series the best that the algorithm's manifest accepts is taken, as a node would choose it; for a cine,
     all of the study that suit.
+
+    Args:
+        prior: a folder with an earlier study of the patient, to compare with.
 
     Returns:
         what result.json holds: ``state`` (done, not_analysed, set_aside, failed), ``reason``, ``measurements``,
         ``notes``, ``files``, ``algorithm``, ``source``, ``other_series`` (not taken), ``record``.
 
     Raises:
-        ConfigurationError: no such algorithm, no DICOM files, two patients in a study, or ``folder`` cannot be had.
+        ConfigurationError: no such algorithm, no DICOM files, two patients in a study, a prior that is not earlier or
+            not surely the same patient's, or ``folder`` cannot be had.
     """
     algorithms = load_registry(settings.run.algorithms_dir)
     if algorithm_id not in algorithms:
@@ -98,9 +108,11 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
         )
     algorithm = algorithms[algorithm_id]
     series, files, unreadable = read_series(path)
-    chosen, against = _choose(series, algorithm, _rules_of(settings, algorithms, algorithm_id))
+    rules = _rules_of(settings, algorithms, algorithm_id)
+    chosen, against = _choose(series, algorithm, rules)
     instances = [i for s in chosen for i in s.instances]
     paths = [files[i.SOPInstanceUID] for i in instances]
+    before = None if prior is None else _prior_paths(prior, paths[0], algorithm, rules)
     _empty(folder)
     result: dict[str, Any] = {
         "algorithm": algorithm_id,
@@ -122,6 +134,8 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
         worker = Worker(settings.run.device, settings.run.cpu_threads)
         try:
             answer = worker.call(algorithm, paths, folder / "findings")
+            if before is not None and answer["outcome"] == "found":
+                answer["prior"] = worker.call(algorithm, before, folder / "prior")
         except AlgorithmError as e:
             answer = {"outcome": "failed", "reason": str(e)}
         finally:
@@ -130,7 +144,7 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
     result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
     if answer["outcome"] != "failed":
         try:
-            result |= _encode(settings, algorithm, instances, paths, answer, folder, _left_out(unreadable))
+            result |= _encode(settings, algorithm, instances, paths, answer, folder, _left_out(unreadable), before)
         except EncodeError as e:
             result["reason"] = str(e)
     (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -237,6 +251,7 @@ def _encode(
     answer: dict[str, Any],
     folder: Path,
     left_out: tuple[str, ...],
+    before: list[Path] | None,
 ) -> dict[str, Any]:
     files = [Path(p) for p in answer["order"]] if "order" in answer else paths
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
@@ -250,23 +265,73 @@ def _encode(
         when=datetime.now().replace(microsecond=0),
         series_number=settings.results.series_number_base,
         institution_name=settings.results.institution_name,
+        comparison="" if before is None else "|".join(uids_of(before)),
     )
+    saved, both = None, None
     if answer["outcome"] == "found":
-        findings = load_findings(folder / "findings")
-        findings = replace(findings, notes=(*findings.notes, *left_out))
-        objects = encode_findings(findings, headers, context, folder, VIEWS)
+        saved = load_findings(folder / "findings")
+        both = _compared(algorithm, saved, headers, answer, before, folder)
+        findings = replace(both.findings, notes=(*both.findings.notes, *left_out))
+        objects = encode_findings(findings, headers, context, folder, VIEWS, both.prior)
     else:
         objects = encode_not_analysed(answer["reason"], headers, context, folder)
-    saved = load_findings(folder / "findings") if answer["outcome"] == "found" else None
-    problems = check_results([o.path for o in objects], headers, findings=saved)
+    checked = None if both is None else both.checked
+    problems = check_results([o.path for o in objects], headers, findings=saved, prior=checked)
+    told = () if both is None else both.findings.measurements
     state = "done" if answer["outcome"] == "found" else "not_analysed"
     return {
         "state": "set_aside" if problems else state,
         "reason": "; ".join(problems) or answer.get("reason", ""),
-        "measurements": [{k: m[k] for k in ("name", "value", "unit", "flag")} for m in answer.get("measurements", [])],
-        "notes": [*answer.get("notes", []), *left_out],
+        "measurements": [{"name": m.name, "value": m.value, "unit": m.unit, "flag": m.flag} for m in told],
+        "notes": [*(both.findings.notes if both else answer.get("notes", [])), *left_out],
         "files": [o.path.name for o in objects],
     }
+
+
+def _prior_paths(prior: Path, current: Path, algorithm: Algorithm, rules: Sequence[Rule]) -> list[Path]:
+    """The files of the prior study that are compared with.
+
+    Raises:
+        ConfigurationError: they do not suit, are not earlier, or not surely of the same patient.
+    """
+    series, files, _ = read_series(prior)
+    chosen, against = _choose(series, algorithm, rules)
+    if against:
+        raise ConfigurationError(f"--prior {prior}: {against}")
+    paths = [files[i.SOPInstanceUID] for s in chosen for i in s.instances]
+    now, then = (pydicom.dcmread(p, stop_before_pixels=True) for p in (current, paths[0]))
+    differs = patient_of(now).differs(patient_of(then))
+    if differs:
+        raise ConfigurationError(f"--prior {prior}: {differs}")
+    day, earlier = study_day(now), study_day(then)
+    if day is None or earlier is None or earlier >= day:
+        raise ConfigurationError(f"--prior {prior}: its Study Date is not known to be earlier")
+    return paths
+
+
+def uids_of(paths: Sequence[Path]) -> list[str]:
+    """SOP Instance UIDs of files."""
+    return sorted(instance_of(p).SOPInstanceUID for p in paths)
+
+
+def _compared(
+    algorithm: Algorithm,
+    findings: Findings,
+    headers: Sequence[pydicom.Dataset],
+    answer: Mapping[str, Any],
+    before: list[Path] | None,
+    folder: Path,
+) -> Compared:
+    """The findings beside those of the prior, if one was given."""
+    if before is None:
+        return Compared(findings)
+    other = answer["prior"]
+    if other["outcome"] != "found":
+        return Compared(with_note(findings, f"The prior study was not measured, because {other['reason']}."))
+    wished = algorithm.manifest.priors
+    caution = [wished.caution.strip()] if wished is not None else []
+    earlier = [pydicom.dcmread(p, stop_before_pixels=True) for p in before]
+    return compare(findings, headers, load_findings(folder / "prior"), earlier, caution)
 
 
 def check_path(path: Path, source: Path | None) -> tuple[list[str], list[str]]:

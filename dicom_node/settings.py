@@ -115,6 +115,17 @@ class ResultSettings(Section):
     institution_name: str = ""
 
 
+class PriorSettings(Section):
+    """Prior studies, for the algorithms that ask for them."""
+
+    enabled: bool = True
+    """Look for them; without, reports stand alone."""
+    minimum_days: int = Field(1, ge=1)
+    """A prior is at least so many days older; an algorithm's manifest may ask for more."""
+    time_limit_seconds: float = Field(60, gt=0)
+    """A run goes on without a prior that is not here by then, and the report says so."""
+
+
 class RetentionSettings(Section):
     """When received files may go."""
 
@@ -143,6 +154,7 @@ class Settings(BaseSettings):
     complete: CompleteSettings = CompleteSettings()
     run: RunSettings = RunSettings()
     results: ResultSettings = ResultSettings()
+    priors: PriorSettings = PriorSettings()
     retention: RetentionSettings = RetentionSettings()
     destinations: tuple[Destination, ...] = ()
     sources: tuple[Source, ...] = ()

@@ -184,6 +184,8 @@ class Source(PeerSettings):
     """Ask it how many instances the studies have that come from it, to know when they are whole."""
     counts_for: tuple[AETitle, ...] = ()
     """Calling AE titles of others whose studies it has too, and is asked about."""
+    priors: bool = True
+    """Ask it for prior studies of a patient, where an algorithm wants them and the node has none."""
     retry_first_seconds: float = Field(30, gt=0)
     """Wait before a pull that failed is tried again; doubles each time."""
     retry_longest_seconds: float = Field(900, gt=0)

@@ -86,6 +86,8 @@ def _volume(
         segments=values,
         from_mask=True,
         plausible=limits,
+        # Of a whole hippocampus: the border between its parts is too uncertain for their change to mean much.
+        compare="yearly" if len(values) > 1 else None,
     )
 
 

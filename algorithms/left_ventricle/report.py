@@ -74,12 +74,12 @@ def measurements(
     mass = DENSITY * muscle
     found = [
         Measurement("LV end-diastolic volume", end_diastolic, "mL", END_DIASTOLIC_VOLUME, VENTRICLE,
-                    segments=(ED_CAVITY,), from_mask=True, plausible=(50, 350)),
+                    segments=(ED_CAVITY,), from_mask=True, plausible=(50, 350), compare="difference"),
         Measurement("LV end-systolic volume", end_systolic, "mL", END_SYSTOLIC_VOLUME, VENTRICLE,
-                    segments=(ES_CAVITY,), from_mask=True, plausible=(10, 280)),
+                    segments=(ES_CAVITY,), from_mask=True, plausible=(10, 280), compare="difference"),
         Measurement("LV stroke volume", stroke, "mL", STROKE_VOLUME, VENTRICLE, plausible=(25, 170)),
         Measurement("LV ejection fraction", fraction, "%", EJECTION_FRACTION, VENTRICLE, plausible=(10, 80),
-                    method="100 x stroke volume / end-diastolic volume"),
+                    method="100 x stroke volume / end-diastolic volume", compare="difference"),
         Measurement("LV myocardial volume, end diastole", muscle, "mL", VOLUME, MYOCARDIUM,
                     segments=(ED_MYOCARDIUM,), from_mask=True, plausible=(40, 300)),
         Measurement("LV myocardial mass, end diastole", mass, "g", MASS, MYOCARDIUM, segments=(ED_MYOCARDIUM,),

@@ -21,6 +21,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.algorithm import Findings
+from dicom_node.check.change import Prior, check_change, other_evidence
 from dicom_node.check.frames import frames_of, source_references
 from dicom_node.check.identity import Identity, check_identity, check_origin, check_sources
 from dicom_node.check.mask import Found, check_mask
@@ -47,7 +48,11 @@ NOTE = "note: "
 
 
 def check_results(
-    results: Sequence[Path], headers: Sequence[Dataset], *, findings: Findings | None = None
+    results: Sequence[Path],
+    headers: Sequence[Dataset],
+    *,
+    findings: Findings | None = None,
+    prior: Prior | None = None,
 ) -> list[str]:
     """Every problem of the result objects of one run, a sentence each; an empty list when they are sound.
 
@@ -59,6 +64,7 @@ def check_results(
             one another is checked.
         findings: what the results were made of. Every mask must be the label map's, whose planes are the findings'
             frames, or the source images in their order along the normal. None: masks are not compared.
+        prior: the study that the findings were compared with: every change is computed again.
     """
     found = None
     if findings is not None:
@@ -68,7 +74,7 @@ def check_results(
         objects, problems = _read(results)
         if not results:
             problems.append("there is no result object")
-        return problems + _check_objects(objects, Sources(headers), found)
+        return problems + _check_objects(objects, Sources(headers), found, findings, prior)
 
 
 def check_folder(results: Path, sources: Path | None = None) -> list[str]:
@@ -130,8 +136,14 @@ def _saved_findings(folder: Path, objects: Sequence[ResultFile]) -> tuple[Found 
         return None, f"the findings beside the results cannot be read ({type(e).__name__}): masks were not compared"
 
 
-def _check_objects(objects: Sequence[ResultFile], sources: Sources, found: Found | None) -> list[str]:
-    run = _Run(sources, found)
+def _check_objects(
+    objects: Sequence[ResultFile],
+    sources: Sources,
+    found: Found | None,
+    findings: Findings | None = None,
+    prior: Prior | None = None,
+) -> list[str]:
+    run = _Run(sources, found, findings, prior)
     run.problems += check_sources(sources)
     for check in (run.check_origin, run.check_seg, run.check_sr, run.check_view):
         for result in objects:
@@ -149,9 +161,11 @@ def _check_objects(objects: Sequence[ResultFile], sources: Sources, found: Found
 class _Run:
     """The check of the objects of one run: what was found, and what later checks need of earlier ones."""
 
-    def __init__(self, sources: Sources, found: Found | None) -> None:
+    def __init__(self, sources: Sources, found: Found | None, findings: Findings | None, prior: Prior | None) -> None:
         self.sources = sources
         self.found = found
+        self.findings = findings
+        self.prior = prior
         self.problems: list[str] = []
         self.identities: dict[str, Identity] = {}
         self.segs: dict[str, SegObject] = {}
@@ -180,6 +194,7 @@ class _Run:
             identity = self.identities.get(result.name, ("", "", ""))
             measured = self.found is None or self.found.measured
             self.problems += check_sr(result, self.segs, self.sources, identity, measured=measured)
+            self.problems += check_change(result, self.sources, self.findings, self.prior)
 
     def check_view(self, result: ResultFile) -> None:
         sop_class = text(result.ds, "SOPClassUID")
@@ -229,6 +244,8 @@ def _referenced(objects: Sequence[ResultFile]) -> set[str]:
             for s in items(study, "ReferencedSeriesSequence"):
                 references += items(s, "ReferencedSOPSequence")
         wanted |= {text(r, "ReferencedSOPInstanceUID") for r in references}
+        # A prior study may lie in the same folder, but is no source of these results.
+        wanted -= other_evidence(result).keys()
     return wanted - {text(result.ds, "SOPInstanceUID") for result in objects}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from dicom_node.check.change import other_evidence
 from dicom_node.check.identity import MANUFACTURER, Identity
 from dicom_node.check.objects import (
     CodeKey,
@@ -164,6 +165,10 @@ def _check_references(result: ResultFile, segs: Mapping[str, SegObject], sources
         for series in items(study, "ReferencedSeriesSequence"):
             for i in items(series, "ReferencedSOPSequence"):
                 evidence[text(i, "ReferencedSOPInstanceUID")] = text(i, "ReferencedSOPClassUID")
+    # Images of a prior study are evidence of another procedure; check_change looks at them.
+    elsewhere = other_evidence(result)
+    classes |= elsewhere
+    evidence |= elsewhere
     required = {*referenced, *sources.by_uid, *segs}
     problems += _some(f"{name}: the evidence lacks", sorted(required - evidence.keys()))
     if sources.headers:

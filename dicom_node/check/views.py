@@ -134,9 +134,11 @@ def _check_values(result: ResultFile, record: ResultFile) -> list[str]:
 
 
 def _values(ds: Dataset) -> Iterator[tuple[str, tuple[str, _Value]]]:
-    """By Tracking Unique Identifier: Tracking Identifier and value."""
-    for item in content(ds, deep=True):
-        if text(item, "ValueType") == "NUM":
+    """By Tracking Unique Identifier: Tracking Identifier and value. What a number was inferred from is passed over."""
+    for item in content(ds):
+        if text(item, "ValueType") != "NUM":
+            yield from _values(item)
+        else:
             measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
             found = numbers(measured, "FloatingPointValue") or numbers(measured, "NumericValue") or [float("nan")]
             unit = code_of(measured, "MeasurementUnitsCodeSequence")

@@ -27,6 +27,8 @@ class Context:
         series_number: Series Number of the SEG; the SR has the next one.
         institution_name: the site; empty leaves it out.
         predecessor: the SR of the same study that a rerun replaces (Predecessor Documents Sequence).
+        comparison: tells what the report says of a prior study from what it would say of another, or of none: the UIDs
+            of what says it derive from this too. Empty: nothing is compared.
     """
 
     identity: AlgorithmIdentity
@@ -37,3 +39,9 @@ class Context:
     series_number: int
     institution_name: str = ""
     predecessor: ResultObject | None = None
+    comparison: str = ""
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What a UID derives from besides its role, where the object tells of the comparison."""
+        return ("comparison", self.comparison) if self.comparison else ()

@@ -55,7 +55,7 @@ def build_contours(findings: Findings, source: Source, context: Context) -> Data
             content=report_root([], regions.remarks(), source, context),
             series_instance_uid=uids.series(ROLE),
             series_number=context.series_number + SERIES_OFFSET,
-            sop_instance_uid=uids.instance(ROLE),
+            sop_instance_uid=uids.instance(ROLE, *context.compared),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=long_string(identity.name),

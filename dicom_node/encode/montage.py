@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dicom_node.algorithm import Findings, Measurement
+from dicom_node.encode.change import GROUP as CHANGES
 from dicom_node.encode.context import RESEARCH_USE, Context
 from dicom_node.encode.curve import draw_curve
 from dicom_node.encode.panels import Picture, render
@@ -62,8 +63,10 @@ class _Page:
         nothing = [] if findings.label_map.any() else ["No finding: the algorithm marked no voxel of this series."]
         notes = [*nothing, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
         self.notes = [line for note in notes for line in _wrap(note)]
-        self.values = [m for m in findings.measurements if m.group is None]
-        self.others = [_elsewhere(g, n) for g, n in Counter(m.group for m in findings.measurements if m.group).items()]
+        # Changes are few, and what a reader looks for first.
+        self.values = [m for m in findings.measurements if m.group in (None, CHANGES)]
+        grouped = (m.group for m in findings.measurements if m.group and m not in self.values)
+        self.others = [_elsewhere(g, n) for g, n in Counter(grouped).items()]
         table = (len(findings.segments) + len(self.values) + len(self.others)) * _ROW + 14
         right = table + len(findings.curves) * (_CURVE + _GAP) + 14 + len(self.notes) * _LINE
         height = _HEADER + max(rows * (_SIDE + _GAP), right) + 40

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from dicom_node.algorithm import Findings
+from dicom_node.encode.change import PriorStudy
 from dicom_node.encode.common import write
 from dicom_node.encode.context import Context
 from dicom_node.encode.contours import build_contours
@@ -21,7 +22,12 @@ __all__ = ["Context", "encode_findings", "encode_not_analysed"]
 
 
 def encode_findings(
-    findings: Findings, headers: Sequence[Dataset], context: Context, out: Path, views: Collection[str] = ()
+    findings: Findings,
+    headers: Sequence[Dataset],
+    context: Context,
+    out: Path,
+    views: Collection[str] = (),
+    prior: PriorStudy | None = None,
 ) -> tuple[ResultObject, ...]:
     """Write ``seg.dcm``, ``sr.dcm`` and the views into ``out``; no SEG and no contours when the label map is empty.
 
@@ -34,6 +40,7 @@ def encode_findings(
         context: who made it, when.
         out: folder, made if absent.
         views: ``contours`` (contour report), ``sc`` (Secondary Capture); for the latter the headers' files are read.
+        prior: the study that the findings' changes are since (``change.with_changes``).
 
     Raises:
         EncodeError: the findings cannot be written, the pixels of a picture cannot be had, or the headers lack a
@@ -41,7 +48,7 @@ def encode_findings(
     """
     source = read_source(headers, [*_own_texts(context), *texts(findings)], frames=findings.frames)
     seg = build_seg(findings, source, context) if findings.label_map.any() else None
-    report = build_report(findings, seg, source, context)
+    report = build_report(findings, seg, source, context, prior)
     written = [] if seg is None else [write(seg, "seg", out)]
     written.append(write(report, "sr", out))
     if seg is not None and "contours" in views:

@@ -66,7 +66,7 @@ def _image(page: npt.NDArray[np.uint8], source: Source, context: Context) -> Dat
         patient_orientation=("L", "P"),
         series_instance_uid=uids.series(ROLE),
         series_number=context.series_number + SERIES_OFFSET,
-        sop_instance_uid=uids.instance(ROLE),
+        sop_instance_uid=uids.instance(ROLE, *context.compared),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=long_string(identity.name),

@@ -11,6 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Code, Findings, Measurement, Segment
+from dicom_node.encode.change import PriorStudy, library_group, name_scheme, refer_to_prior
 from dicom_node.encode.codes import concept, long_string, series_description
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
@@ -34,7 +35,9 @@ ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
-def build_report(findings: Findings, seg: Dataset | None, source: Source, context: Context) -> Dataset:
+def build_report(
+    findings: Findings, seg: Dataset | None, source: Source, context: Context, prior: PriorStudy | None = None
+) -> Dataset:
     """The report of an analysis.
 
     One group for each segment that has voxels (TID 1411, with the SEG's tracking identifiers), one for each
@@ -43,19 +46,20 @@ def build_report(findings: Findings, seg: Dataset | None, source: Source, contex
     Args:
         findings: what was found.
         seg: the SEG it refers to; None when the label map is empty, and the report then says "No finding".
+        prior: the study that the findings' changes are since.
 
     Raises:
         EncodeError: the findings cannot be written.
     """
-    groups = build("SR", lambda: _Groups(findings, seg, source, context).all())
+    groups = build("SR", lambda: _Groups(findings, seg, source, context, prior).all())
     remarks: list[Dataset] = [_code(codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded)]
     if seg is None and findings.segments:
         remarks.append(_code(codes.DCM.Finding, codes.DCM.Absent))
         remarks.append(comment("No finding: the algorithm marked no voxel of this series."))
     remarks.extend(comment(note) for note in findings.notes)
     evidence = [*source.images, *([seg] if seg is not None else [])]
-    role_key = ("findings", str(seg.SOPInstanceUID) if seg is not None else "")
-    return _document(groups, remarks, evidence, role_key, source, context)
+    role_key = ("findings", str(seg.SOPInstanceUID) if seg is not None else "", *context.compared)
+    return _document(groups, remarks, evidence, role_key, source, context, prior)
 
 
 def build_not_analysed(reason: str, source: Source, context: Context) -> Dataset:
@@ -91,14 +95,16 @@ def _document(
     role_key: tuple[str, ...],
     source: Source,
     context: Context,
+    prior: PriorStudy | None = None,
 ) -> Dataset:
     uids = ResultUids(context.key)
     identity = context.identity
 
     def make() -> Dataset:
         report: Dataset = sr.Comprehensive3DSR(
-            evidence=list(evidence),
-            content=report_root(groups, remarks, source, context),
+            # What is of another study goes to the Pertinent Other Evidence Sequence (PS3.3 C.17.2).
+            evidence=[*evidence, *(prior.images if prior is not None else ())],
+            content=report_root(groups, remarks, source, context, prior),
             series_instance_uid=uids.series("sr"),
             series_number=context.series_number + 1,
             sop_instance_uid=uids.instance("sr", *role_key),
@@ -119,6 +125,8 @@ def _document(
 
     report = build("SR", make)
     finish(report, source, context)
+    if prior is not None:
+        name_scheme(report)
     return report
 
 
@@ -133,7 +141,13 @@ def _predecessors(source: Source, context: Context) -> list[Dataset] | None:
     return [item]
 
 
-def report_root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: Source, context: Context) -> Dataset:
+def report_root(
+    groups: Sequence[Dataset],
+    remarks: Sequence[Dataset],
+    source: Source,
+    context: Context,
+    prior: PriorStudy | None = None,
+) -> Dataset:
     """TID 1500: language, device observer, procedure, images, measurements, remarks."""
     root: Dataset = sr.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
     content = sr.ContentSequence()
@@ -154,7 +168,7 @@ def report_root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: S
     content.append(
         sr.CodeContentItem(codes.DCM.ProcedureReported, concept(context.procedure), relationship_type=HAS_CONCEPT_MOD)
     )
-    content.append(_image_library(source))
+    content.append(_image_library(source, prior))
     if groups:
         measurements = sr.ContainerContentItem(codes.DCM.ImagingMeasurements, relationship_type=CONTAINS)
         measurements.ContentSequence = sr.ContentSequence(groups)
@@ -167,8 +181,11 @@ def report_root(groups: Sequence[Dataset], remarks: Sequence[Dataset], source: S
     return root
 
 
-def _image_library(source: Source) -> Dataset:
-    """TID 1600 with no more than the references: descriptors would repeat the images' headers."""
+def _image_library(source: Source, prior: PriorStudy | None) -> Dataset:
+    """TID 1600 with no more than the references: descriptors would repeat the images' headers.
+
+    A prior study's images are a group of their own.
+    """
     group = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
     group.ContentSequence = sr.ContentSequence(
         [
@@ -182,15 +199,18 @@ def _image_library(source: Source) -> Dataset:
         ]
     )
     library: Dataset = sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=CONTAINS)
-    library.ContentSequence = sr.ContentSequence([group])
+    library.ContentSequence = sr.ContentSequence([group, *([] if prior is None else [library_group(prior)])])
     return library
 
 
 class _Groups:
     """The measurement groups of one report."""
 
-    def __init__(self, findings: Findings, seg: Dataset | None, source: Source, context: Context) -> None:
+    def __init__(
+        self, findings: Findings, seg: Dataset | None, source: Source, context: Context, prior: PriorStudy | None
+    ) -> None:
         self.findings = findings
+        self.prior = prior
         self.seg = seg
         self.source = source
         self.context = context
@@ -294,7 +314,13 @@ class _Groups:
             numbers = sorted(self.present.intersection(m.segments))
             image.ReferencedSOPSequence[0].ReferencedSegmentNumber = numbers if len(numbers) > 1 else numbers[0]
             images = [image]
-        return measurement_item(m, self.uids, images)
+        item = measurement_item(m, self.uids, images)
+        if m.change_of is not None:
+            if self.prior is None or m.change_of not in self.prior.measurements:
+                raise EncodeError(f"{m.name} is a change, but the prior's value is not known")
+            current = next(c for c in self.findings.measurements if c.name == m.change_of)
+            refer_to_prior(item[0], current, self.prior)
+        return item
 
 
 def _with_comments(group: Dataset, comments: Sequence[str]) -> Dataset:

@@ -15,7 +15,7 @@ class StudyState(StrEnum):
     ROUTED = "routed"
     """At least one rule wanted a series of this revision."""
     UNWANTED = "unwanted"
-    """No rule wanted any series; the reasons are kept."""
+    """No rule wanted any series; the reasons are kept. Or it was fetched to be compared with, and for no more."""
     REFUSED = "refused"
     """Not fit to be routed at all (for example two patients in one study)."""
 

@@ -47,6 +47,16 @@ class Accepts(_Part):
     min_slices: int = 1
 
 
+class Priors(_Part):
+    """That the algorithm wants to be compared with a prior study of the patient."""
+
+    minimum_days: int = Field(1, ge=1)
+    """The prior is at least so many days older; a site may ask for more (``priors.minimum_days``)."""
+    caution: str = ""
+    """What a reader of a change must know: how much two measurements of the same patient may differ. Stands in the
+    report beside each comparison."""
+
+
 class Manifest(_Part):
     """``algorithm.yaml``."""
 
@@ -65,6 +75,8 @@ class Manifest(_Part):
     time_limit_s: float = Field(gt=0)
     """A run that takes longer is stopped, and its worker replaced."""
     weights: dict[str, Weights] = {}
+    priors: Priors | None = None
+    """None: reports of this algorithm stand alone. The measurements say which of them are compared."""
 
 
 @dataclass(frozen=True)

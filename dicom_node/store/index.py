@@ -180,6 +180,13 @@ class Index:
                 found += [_instance(r) for r in c.execute(query)]
         return sorted(found, key=lambda i: i.SOPInstanceUID)
 
+    def studies_of(self, patient_key: str) -> list[str]:
+        """Study Instance UIDs of what is here of a patient (``Instance.patient_key``), own results not counted."""
+        i = t.instances.c
+        query = sa.select(i.study_uid).distinct().where(i.patient_key == patient_key, i.own.is_(False))
+        with self.engine.connect() as c:
+            return sorted(c.scalars(query))
+
     def count(self, study_uid: str) -> int:
         """How many instances the study has, the node's own results not counted."""
         query = sa.select(sa.func.count()).where(t.instances.c.study_uid == study_uid, t.instances.c.own.is_(False))
@@ -273,7 +280,7 @@ class Index:
             if c.execute(sa.delete(t.studies).where(t.studies.c.study_uid == study.study_uid, *same)).rowcount != 1:
                 return False
             of_the_study = (t.instances, t.problems, t.routes, t.runs, t.announcements, t.counts, t.completions)
-            for table in of_the_study:
+            for table in (*of_the_study, t.prior_fetches):
                 c.execute(sa.delete(table).where(table.c.study_uid == study.study_uid))
         return True
 

@@ -37,7 +37,7 @@ instances = sa.Table(
     Column("digest", String(64), nullable=False),
     Column("path", Text, nullable=False),
     Column("size", Integer, nullable=False),
-    Column("patient_key", String(64), nullable=False),
+    Column("patient_key", String(64), nullable=False, index=True),  # by which prior studies are found
     Column("tags", sa.JSON, nullable=False),
     Column("own", Boolean, nullable=False),
     Column("source", String(16), nullable=False),
@@ -192,6 +192,15 @@ completions = sa.Table(
     Column("at", Float, nullable=False),
     Column("by", String(16), nullable=False),  # what decided
     Column("words", Text, nullable=False),
+)
+
+prior_fetches = sa.Table(
+    "prior_fetches",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("began", Float, nullable=False),
+    Column("ended", Float),  # null: it is under way
+    Column("whole", Boolean, nullable=False, default=False),  # all that the archive has of it came
 )
 
 points = sa.Table(

@@ -31,6 +31,10 @@ _CENTRE = np.array([0.0, 17.0, -5.0])
 _EXTENT = np.array([170.0, 220.0, 200.0])
 """Field of view across the slices, when they are stacked along x, y or z (mm)."""
 _FIELD_OF_VIEW = 256.0
+_HIPPOCAMPUS = (27.0, -22.0, -14.0)
+"""Middle of the right hippocampus in the template (RAS, mm); the left one mirrors it."""
+_HIPPOCAMPUS_REACH = (13.0, 26.0, 14.0)
+"""Half axes of an ellipsoid around it, in mm."""
 
 _CONTRAST_HEADERS: Mapping[str, Mapping[str, Any]] = {
     "t1": {
@@ -71,6 +75,7 @@ def write_head(
     reverse: bool = False,
     kind: Kind = "head",
     contrast: Contrast = "t1",
+    hippocampi: float = 1.0,
     seed: int = 0,
     noise: float = 0.015,
     rescale: tuple[float, float] | None = None,
@@ -96,6 +101,7 @@ def write_head(
         reverse: stack the slices against the plane's normal.
         kind: ``fruit``: a pomelo under the same headers.
         contrast: ``t2``: bright fluid, and the headers of a T2 series.
+        hippocampi: their volume as a part of the template's, about: what surrounds them is stretched, as in atrophy.
         seed: of the noise and the bias field.
         noise: standard deviation of the Rician noise as a part of the brightest tissue.
         rescale: (slope, intercept) to store the values with; None writes neither.
@@ -111,9 +117,11 @@ def write_head(
     cosines = _cosines(orientation, angle)
     affine, shape = _grid(cosines, spacing, shape, reverse)
     rng = np.random.default_rng(seed)
-    clean = _sample(_model(kind, contrast), affine, shape)
+    clean = _sample(_model(kind, contrast, hippocampi), affine, shape)
     _add_bias(clean, rng)
     key = f"{patient_id}/{study}/{series_number}/{seed}/{kind}/{contrast}/{affine.tolist()}/{shape}"
+    if hippocampi != 1:
+        key += f"/{hippocampi}"
     attributes = _header(contrast, patient_id, study, series_number, seed) | dict(header or {})
     if rescale is not None:
         attributes |= {"RescaleSlope": str(rescale[0]), "RescaleIntercept": str(rescale[1]), "RescaleType": "US"}
@@ -295,12 +303,16 @@ def _header(contrast: Contrast, patient_id: str, study: str, series_number: int,
     }
 
 
-@lru_cache(maxsize=2)
-def _model(kind: Kind, contrast: Contrast) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+@lru_cache(maxsize=3)
+def _model(
+    kind: Kind, contrast: Contrast, hippocampi: float = 1.0
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """Grey values (uint8, axes x, y, z) and the affine of their index to LPS mm."""
     if kind == "fruit":
         return _fruit()
     brain, index_to_ras = _template()
+    if hippocampi != 1:
+        brain = _shrunk(brain, index_to_ras, hippocampi)
     values, origin = _surroundings(brain, index_to_ras[:3, 3])
     start = np.rint(index_to_ras[:3, 3] - origin).astype(int)
     inside = tuple(slice(s, s + n) for s, n in zip(start, brain.shape, strict=True))
@@ -329,6 +341,24 @@ def _template() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
             f"the phantom head needs {e.name}, which carries or reads its template: pip install dicom-node[demo]",
             name=e.name,
         ) from e
+
+
+def _shrunk(brain: npt.NDArray[np.uint8], index_to_ras: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.uint8]:
+    """The brain (x, y, z) with hippocampi of ``share`` of their volume, drawn together around their middles."""
+    x, y, z = (
+        (np.arange(n) + index_to_ras[a, 3]).reshape([-1 if a == b else 1 for b in range(3)])
+        for a, n in enumerate(brain.shape)
+    )
+    index = np.indices(brain.shape, dtype=np.float32)
+    for side in (-1, 1):
+        off = (x - side * _HIPPOCAMPUS[0], y - _HIPPOCAMPUS[1], z - _HIPPOCAMPUS[2])
+        # 1 on an ellipsoid around the hippocampus; what is further away than twice that stays where it is.
+        far = np.sqrt(sum((o / r) ** 2 for o, r in zip(off, _HIPPOCAMPUS_REACH, strict=True)))
+        stretch = (share ** (-1 / 3) - 1) * np.clip(2 - far, 0, 1)
+        for axis, o in enumerate(off):
+            index[axis] += stretch * o
+    shrunk: npt.NDArray[np.uint8] = ndimage.map_coordinates(brain, index, order=1, mode="nearest")
+    return shrunk
 
 
 def _surroundings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,24 @@ from dbos import DBOS
 from dicom_node import log
 from dicom_node.check.results import check_results
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
-from dicom_node.errors import AlgorithmError, CheckFailed
+from dicom_node.errors import AlgorithmError, CheckFailed, EncodeError
 from dicom_node.model.result import ResultObject
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
+from dicom_node.run.registry import Algorithm
 from dicom_node.store.runs import RunRow
+from dicom_node.workflow.comparison import compared, comparison_key, measure_prior
 from dicom_node.workflow.deliver import settle
-from dicom_node.workflow.services import Services, enqueue, result_key, services, the_run, timed
+from dicom_node.workflow.services import (
+    Services,
+    enqueue,
+    enqueue_analysis,
+    enqueue_run,
+    result_key,
+    services,
+    the_run,
+    timed,
+)
 
 _logger = log.get("workflow")
 
@@ -103,7 +115,27 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
     record = {**run.record, "machine": machine, "algorithm": identity, "outcome": answer["outcome"]}
     record |= {k: answer[k] for k in keys if k in answer}
     s.runs.set_outcome(run_id, answer.get("measurements", []), record)
+    if answer["outcome"] == "found" and "prior" in record:
+        _compare(s, run_id, algorithm, answer)
     return {k: answer[k] for k in ("outcome", "reason", "order") if k in answer}
+
+
+def _compare(s: Services, run_id: str, algorithm: Algorithm, answer: Mapping[str, Any]) -> None:
+    """Measure the run's prior study, and keep the changes with the run's measurements."""
+    run = the_run(run_id)
+    with timed(run_id, "infer prior"):
+        prior = measure_prior(s, run, algorithm)
+    findings, headers = load_findings(s.folder(run_id)), run_headers(s, run, answer)[:1]
+    run = replace(run, record={**run.record, "prior": prior})
+    try:
+        both = compared(s, run, algorithm, findings, headers)
+    except (EncodeError, OSError, LookupError) as e:
+        _logger.error("prior_not_compared", run=run_id, error=type(e).__name__)
+        prior = {**(prior or {}), "state": "none", "reason": "A prior study was found, but could not be compared with."}
+        run = replace(run, record={**run.record, "prior": prior})
+        both = compared(s, run, algorithm, findings, headers)
+    measurements = [{**asdict(m), "flag": m.flag} for m in both.findings.measurements]
+    s.runs.set_outcome(run_id, measurements, {**run.record, "notes": list(both.findings.notes)})
 
 
 @DBOS.step(name="fail")
@@ -162,11 +194,13 @@ def encode_step(run_id: str, answer: dict[str, Any]) -> None:
             series_number=s.settings.results.series_number_base + 10 * position,
             institution_name=s.settings.results.institution_name,
             predecessor=replaced_report(s, run),
+            comparison=comparison_key(run) if answer["outcome"] == "found" else "",
         )
         headers = run_headers(s, run, answer)
         objects: tuple[ResultObject, ...]
         if answer["outcome"] == "found":
-            objects = encode_findings(load_findings(s.folder(run_id)), headers, context, out, _wanted(s, run))
+            both = compared(s, run, algorithm, load_findings(s.folder(run_id)), headers)
+            objects = encode_findings(both.findings, headers, context, out, _wanted(s, run), both.prior)
         else:
             objects = encode_not_analysed(answer["reason"], headers, context, out)
         s.runs.set_results(run_id, objects)
@@ -188,9 +222,13 @@ def check_step(run_id: str, answer: dict[str, Any]) -> bool:
     s = services()
     run = the_run(run_id)
     with timed(run_id, "check"):
-        findings = load_findings(s.folder(run_id)) if answer["outcome"] == "found" else None
         results = [o.path for o in s.runs.results(run_id)]
-        problems = check_results(results, run_headers(s, run, answer), findings=findings)
+        headers = run_headers(s, run, answer)
+        findings, prior = None, None
+        if answer["outcome"] == "found":
+            findings = load_findings(s.folder(run_id))
+            prior = compared(s, run, s.algorithms[run.algorithm], findings, headers).checked
+        problems = check_results(results, headers, findings=findings, prior=prior)
     if not problems:
         return True
     s.runs.set_state(run_id, RunState.SET_ASIDE, str(CheckFailed(problems)))
@@ -234,6 +272,10 @@ def retry(s: Services, run_id: str) -> None:
     with s.engine.begin() as c:
         s.runs.reopen(c, run_id, RunState.DELIVERING if failed else RunState.QUEUED)
         if not failed:
-            enqueue(s, c, "analyse", f"{run_id}/{turn}", run_id, turn)
+            algorithm = s.algorithms.get(run.algorithm)
+            if algorithm is None:
+                enqueue_analysis(s, c, run_id, turn)  # which says so
+            else:
+                enqueue_run(s, c, run_id, algorithm, turn)
         for to in sorted(failed):
             enqueue(s, c, "deliver", f"{run_id}/to/{to}/{turn}/1", run_id, to, turn, 1, s.index.clock(), to=to)

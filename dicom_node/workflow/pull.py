@@ -21,6 +21,7 @@ from dicom_node.receive.fetch import fetch_study
 from dicom_node.receive.fetch_web import changes_since, last_change
 from dicom_node.receive.intake import Intake
 from dicom_node.settings import Source
+from dicom_node.store.priors import PriorFetches
 from dicom_node.store.pulls import PullRow, Pulls
 from dicom_node.workflow.services import Services
 
@@ -81,6 +82,8 @@ def ask_for(s: Services, source: Source, queries: list[StudyQuery]) -> dict[Stud
     found = {query: find_studies(source, s.settings.receive.ae_title, query) for query in queries}
     with s.engine.begin() as c:
         for studies in found.values():
+            for study in studies:
+                PriorFetches(s.engine, s.index.clock).release(c, study.StudyInstanceUID)
             pulls_of(s).ask(c, source.name, ((study.StudyInstanceUID, study.instances) for study in studies))
     return found
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from dicom_node.model.instance import Instance
+from dicom_node.receive.intake import Intake
 from dicom_node.route.rules import Rule
 from dicom_node.run.registry import Algorithm
 from dicom_node.run.worker import WorkerPool
@@ -24,7 +25,7 @@ from dicom_node.store.runs import RunRow, Runs
 APPLICATION = "dicom_node"
 APPLICATION_VERSION = "1"
 """Pinned: the engine's default hashes the source, and an upgrade would strand what is pending."""
-QUEUES = {"study": "studies", "analyse": "runs", "deliver": "deliveries"}
+QUEUES = {"study": "studies", "prior": "priors", "analyse": "runs", "deliver": "deliveries"}
 """The queue of each workflow: studies are routed, and results delivered, while a long run goes on."""
 NORMAL_PRIORITY = 10
 
@@ -42,6 +43,8 @@ class Services:
     algorithms: Mapping[str, Algorithm]
     rules: tuple[Rule, ...]
     client: DBOSClient
+    intake: Intake | None = None
+    """Where prior studies that are fetched go; None: nothing is fetched."""
 
     def folder(self, run_id: str) -> Path:
         """Where a run's findings and result objects lie."""
@@ -81,6 +84,27 @@ def enqueue(
     if delay:
         options["delay_seconds"] = delay
     s.client.enqueue_in_transaction(c, options, *arguments)
+
+
+def enqueue_run(s: Services, c: sa.Connection, run_id: str, algorithm: Algorithm, turn: str) -> None:
+    """Within the caller's transaction: a run begins, with the search for a prior study if its algorithm wants one.
+
+    ``turn``: ``first``, or what tells this time from an earlier one.
+    """
+    if wants_prior(s, algorithm):
+        enqueue(s, c, "prior", f"{run_id}/prior/{turn}", run_id, turn)
+    else:
+        enqueue_analysis(s, c, run_id, turn)
+
+
+def enqueue_analysis(s: Services, c: sa.Connection, run_id: str, turn: str) -> None:
+    """Within the caller's transaction: the run is analysed."""
+    enqueue(s, c, "analyse", run_id if turn == "first" else f"{run_id}/{turn}", run_id, turn)
+
+
+def wants_prior(s: Services, algorithm: Algorithm) -> bool:
+    """Whether reports of the algorithm compare with a prior study."""
+    return s.settings.priors.enabled and algorithm.manifest.priors is not None
 
 
 @contextmanager

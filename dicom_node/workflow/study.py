@@ -13,8 +13,11 @@ from dicom_node.model.uids import derive_uid
 from dicom_node.route.decide import Route, decide
 from dicom_node.run.registry import Algorithm
 from dicom_node.store.counts import Completions
+from dicom_node.store.priors import PriorFetches
 from dicom_node.store.runs import RunRow
-from dicom_node.workflow.services import Services, enqueue, result_key, services
+from dicom_node.workflow.services import Services, enqueue, enqueue_run, result_key, services
+
+ONLY_A_PRIOR = "it was fetched to compare another study with, and is not analysed by itself unless it is asked for"
 
 _logger = log.get("workflow")
 
@@ -78,6 +81,11 @@ def route_step(study_uid: str, revision: int) -> None:
     study = s.index.study(study_uid)
     if study is None or study.revision != revision or study.state != StudyState.COMPLETE:
         return  # a later image made another revision, which is routed instead; or this one has been routed
+    if PriorFetches(s.engine, s.index.clock).covers(study):
+        with s.engine.begin() as c:
+            s.index.finish(c, study, StudyState.UNWANTED, ONLY_A_PRIOR)
+        _logger.info("study_kept_as_prior", StudyInstanceUID=study_uid, revision=revision)
+        return
     series = s.index.series(study_uid)
     accepts = {a.manifest.id: a.accepts for a in s.algorithms.values()}
     decision = decide(series, s.rules, accepts)
@@ -117,6 +125,6 @@ def route_step(study_uid: str, revision: int) -> None:
                 record={"rule": r.rule, "route": r.reason},
             )
             if s.runs.create(c, run):
-                enqueue(s, c, "analyse", run.run_id, run.run_id, "first")
+                enqueue_run(s, c, run.run_id, algorithm, "first")
     ids = {"StudyInstanceUID": study_uid, "revision": revision}
     _logger.info("study_routed", **ids, state=state, reason=reason, runs=[r.algorithm for r in wanted])

@@ -52,6 +52,10 @@ def keys(model: type[BaseModel], before: str = "", *, sections: bool = False) ->
             if sections:
                 yield f"{before}{name}"
             yield from keys(kind, f"{before}{name}.", sections=sections)
+        elif inner and type(None) in get_args(kind):
+            if sections:
+                yield f"{before}{name}"
+            yield from keys(inner[0], f"{before}{name}.", sections=sections)
         elif inner and sections:
             yield f"{before}{name}"
             yield from keys(inner[0], f"{before}{name}.<name>.", sections=sections)
