@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _PULL_SECONDS = 1
+SERIES_OF_A_RUN = 4  # SEG, SR, contours, picture
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
@@ -56,6 +58,26 @@ _logger = log.get("node")
 def open_rules(settings: Settings, algorithms: Mapping[str, Algorithm]) -> tuple[Rule, ...]:
     """The routing rules, checked against the algorithms and destinations there are."""
     return load_rules(settings.routes_file, set(algorithms), {d.name for d in settings.destinations})
+
+
+def check_results_settings(settings: Settings, algorithms: Mapping[str, Algorithm]) -> None:
+    """See that Series Numbers are given to algorithms that there are, and that no two share one.
+
+    Raises:
+        ConfigurationError: says which does not.
+    """
+    for name in settings.results.series_numbers:
+        if name not in algorithms:
+            known = ", ".join(sorted(algorithms)) or "none"
+            raise ConfigurationError(f"results.series_numbers: there is no algorithm {name!r}; there are: {known}")
+    taken: dict[str, int] = {name: settings.results.first_series_number(name, algorithms) for name in algorithms}
+    in_order = sorted(taken.items(), key=lambda item: item[1])
+    for (name, number), (other, following) in itertools.pairwise(in_order):
+        if following - number < SERIES_OF_A_RUN:
+            raise ConfigurationError(
+                f"results.series_numbers: {name} begins at {number} and {other} at {following}, "
+                f"but a run's results take {SERIES_OF_A_RUN} numbers"
+            )
 
 
 def check_storage(settings: Settings) -> str:
@@ -87,6 +109,7 @@ def open_services(settings: Settings) -> Services:
     """Everything but what runs by itself: enough to look at the node's state, or to ask for a retry."""
     algorithms = load_registry(settings.run.algorithms_dir)
     rules = open_rules(settings, algorithms)
+    check_results_settings(settings, algorithms)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.url())
     reserve = settings.receive.disk_reserve_mb * 1_000_000

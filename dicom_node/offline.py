@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -86,7 +86,8 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
 
     Returns:
         what result.json holds: ``state`` (done, not_analysed, set_aside, failed), ``reason``, ``measurements``,
-        ``notes``, ``files``, ``algorithm``, ``source``, ``other_series`` (not taken), ``record``.
+        ``notes``, ``files``, ``missing`` (views that could not be made, and why), ``algorithm``,
+        ``source``, ``other_series`` (not taken), ``record``.
 
     Raises:
         ConfigurationError: no such algorithm, no DICOM files, two patients in a study, or ``folder`` cannot be had.
@@ -116,6 +117,7 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
         "measurements": [],
         "notes": [],
         "files": [],
+        "missing": {},
     }
     answer: dict[str, Any] = {"outcome": "not_analysed", "reason": against}
     if not against:
@@ -130,7 +132,7 @@ def run_offline(settings: Settings, algorithm_id: str, path: Path, folder: Path)
     result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
     if answer["outcome"] != "failed":
         try:
-            result |= _encode(settings, algorithm, instances, paths, answer, folder, _left_out(unreadable))
+            result |= _encode(settings, algorithm, instances, paths, answer, folder, _left_out(unreadable), algorithms)
         except EncodeError as e:
             result["reason"] = str(e)
     (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -237,6 +239,7 @@ def _encode(
     answer: dict[str, Any],
     folder: Path,
     left_out: tuple[str, ...],
+    installed: Collection[str],
 ) -> dict[str, Any]:
     files = [Path(p) for p in answer["order"]] if "order" in answer else paths
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
@@ -248,13 +251,16 @@ def _encode(
         node_id=settings.node_id,
         key="|".join(("offline", settings.node_id, study, inputs, i.id, i.version, i.weights_digest)),
         when=datetime.now().replace(microsecond=0),
-        series_number=settings.results.series_number_base,
+        series_number=settings.results.first_series_number(i.id, installed),
         institution_name=settings.results.institution_name,
+        series_description=settings.results.series_description,
+        source_dates=settings.results.series_date == "source",
     )
+    missing: dict[str, str] = {}
     if answer["outcome"] == "found":
         findings = load_findings(folder / "findings")
         findings = replace(findings, notes=(*findings.notes, *left_out))
-        objects = encode_findings(findings, headers, context, folder, VIEWS)
+        objects = encode_findings(findings, headers, context, folder, VIEWS, missing=missing)
     else:
         objects = encode_not_analysed(answer["reason"], headers, context, folder)
     saved = load_findings(folder / "findings") if answer["outcome"] == "found" else None
@@ -266,6 +272,7 @@ def _encode(
         "measurements": [{k: m[k] for k in ("name", "value", "unit", "flag")} for m in answer.get("measurements", [])],
         "notes": [*answer.get("notes", []), *left_out],
         "files": [o.path.name for o in objects],
+        "missing": missing,
     }
 
 

@@ -27,6 +27,7 @@ from dicom_node.check.mask import Found, check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
     COMPREHENSIVE_SR,
+    LABEL_MAP,
     MODALITIES,
     READ_ERRORS,
     SECONDARY_CAPTURE,
@@ -139,6 +140,7 @@ def _check_objects(objects: Sequence[ResultFile], sources: Sources, found: Found
                 check(result)
             except READ_ERRORS as error:
                 run.problems.append(f"{result.name}: {check.__name__} met {type(error).__name__}: it is malformed")
+    run.check_pairs()
     if objects and not run.reports:
         run.problems.append("there is no Comprehensive 3D SR among the results")
     if objects and found is not None and found.label_map.any() and not run.segs:
@@ -156,6 +158,7 @@ class _Run:
         self.identities: dict[str, Identity] = {}
         self.segs: dict[str, SegObject] = {}
         self.reports: list[ResultFile] = []
+        self.reported: set[str] = set()
 
     def check_origin(self, result: ResultFile) -> None:
         found, self.identities[result.name] = check_origin(result)
@@ -167,7 +170,7 @@ class _Run:
             self.problems.append(f"{result.name}: its SOPClassUID {sop_class} is no class that this check knows")
 
     def check_seg(self, result: ResultFile) -> None:
-        if text(result.ds, "SOPClassUID") == SEGMENTATION:
+        if text(result.ds, "SOPClassUID") in (SEGMENTATION, LABEL_MAP):
             problems, segments = check_seg(result, self.sources, self.identities.get(result.name, ("", "", "")))
             self.problems += problems
             self.segs[text(result.ds, "SOPInstanceUID")] = SegObject(result, segments)
@@ -179,7 +182,30 @@ class _Run:
             self.reports.append(result)
             identity = self.identities.get(result.name, ("", "", ""))
             measured = self.found is None or self.found.measured
-            self.problems += check_sr(result, self.segs, self.sources, identity, measured=measured)
+            self.problems += check_sr(result, self._segs_of(result), self.sources, identity, measured=measured)
+
+    def _segs_of(self, report: ResultFile) -> dict[str, SegObject]:
+        """The SEGs that a report must agree with: those of a run are one mask in several encodings.
+
+        Each has a report of its own; one that refers to no SEG of the run must agree with all there are.
+        """
+        referenced = {
+            text(r, "ReferencedSOPInstanceUID")
+            for i in content(report.ds, deep=True)
+            for r in items(i, "ReferencedSOPSequence")
+        }
+        own = {uid: seg for uid, seg in self.segs.items() if uid in referenced}
+        if len(own) > 1:
+            names = " and ".join(sorted(seg.result.name for seg in own.values()))
+            self.problems.append(f"{report.name}: it refers to {names}, but a destination gets one of them")
+        self.reported |= own.keys()
+        return own or dict(self.segs)
+
+    def check_pairs(self) -> None:
+        """Each SEG has its report."""
+        for uid, seg in self.segs.items():
+            if self.reports and uid not in self.reported:
+                self.problems.append(f"{seg.result.name}: no report refers to it")
 
     def check_view(self, result: ResultFile) -> None:
         sop_class = text(result.ds, "SOPClassUID")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dicom_node.algorithm import Code
+from dicom_node.encode.codes import for_research
 from dicom_node.model.result import AlgorithmIdentity, ResultObject
 
 MANUFACTURER = "dicom_node"
@@ -26,7 +27,11 @@ class Context:
         when: local time of creation, written as given.
         series_number: Series Number of the SEG; the SR has the next one.
         institution_name: the site; empty leaves it out.
-        predecessor: the SR of the same study that a rerun replaces (Predecessor Documents Sequence).
+        series_description: of the result series; ``{algorithm}``, ``{version}`` and ``{result}`` (``SEG``, ``SR``, ...)
+            are filled in, and what it is for is added.
+        source_dates: Series Date and Time are those of the source series, not those of the creation.
+        predecessors: the SRs of the same study that a rerun replaces (Predecessor Documents Sequence): there is one
+            for each encoding of the SEG that was sent.
     """
 
     identity: AlgorithmIdentity
@@ -36,4 +41,12 @@ class Context:
     when: datetime
     series_number: int
     institution_name: str = ""
-    predecessor: ResultObject | None = None
+    series_description: str = "{algorithm} {result}"
+    source_dates: bool = False
+    predecessors: tuple[ResultObject, ...] = ()
+
+    def describe(self, result: str) -> str:
+        """Series Description of one result, for example ``Hippocampus SEG (research use only)``."""
+        identity = self.identity
+        said = self.series_description.format(algorithm=identity.name, version=identity.version, result=result)
+        return for_research(said)

@@ -28,8 +28,8 @@ from dicom_node.model.planes import plane_header
 _IDENTITY = (
     "PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName",
 )  # fmt: skip
-_DATES = ("PatientBirthDate", "StudyDate")
-_TIMES = ("StudyTime",)
+_DATES = ("PatientBirthDate", "StudyDate", "SeriesDate")
+_TIMES = ("StudyTime", "SeriesTime")
 _TEXTS = (
     "StudyDescription", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "StationName",
     "PositionReferenceIndicator",
@@ -86,6 +86,13 @@ class Source:
     def first(self) -> Dataset:
         """The first image: it speaks for patient and study."""
         return self.images[0]
+
+    @property
+    def series_moment(self) -> tuple[str, str]:
+        """Series Date and Time; where an image has no Series Date, those of its study (they may be empty)."""
+        if "SeriesDate" in self.first:
+            return str(self.first.SeriesDate), str(self.first.get("SeriesTime", ""))
+        return str(self.first.StudyDate), str(self.first.StudyTime)
 
 
 def read_source(
