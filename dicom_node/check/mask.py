@@ -5,28 +5,11 @@ Numbers and references can all be right while the mask is mirrored in each frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
+from dicom_node.check.findings import Found
 from dicom_node.check.frames import frame_size, frames_of, masks, pixel_problem, source_plane, summed_up
-from dicom_node.check.objects import PlaneKey, ResultFile, Sources
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the algorithm found, as far as results are compared with it.
-
-    Attributes:
-        label_map: uint8, shape (planes, rows, columns).
-        frames: the image plane of each; None: they are all source images in their order along the planes' normal.
-        measured: whether there are measurements.
-    """
-
-    label_map: npt.NDArray[np.uint8]
-    measured: bool
-    frames: tuple[PlaneKey, ...] | None = None
+from dicom_node.check.objects import ResultFile, Sources
 
 
 def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:

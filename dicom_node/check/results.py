@@ -7,23 +7,27 @@ pixel spacing, a segment that the SEG lacks, or a volume that is not the mask's.
 from __future__ import annotations
 
 import itertools
-import json
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.algorithm import Findings
+from dicom_node.check.findings import (
+    FOUND_ERRORS,
+    Found,
+    check_segments_found,
+    check_values_found,
+    read_found,
+    what_was_found,
+)
 from dicom_node.check.frames import frames_of, source_references
 from dicom_node.check.identity import Identity, check_identity, check_origin, check_sources
-from dicom_node.check.mask import Found, check_mask
+from dicom_node.check.mask import check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
     COMPREHENSIVE_SR,
@@ -63,8 +67,7 @@ def check_results(
     """
     found = None
     if findings is not None:
-        frames = tuple((f.SOPInstanceUID, f.number) for f in findings.frames)
-        found = Found(findings.label_map, bool(findings.measurements), frames or None)
+        found = what_was_found(findings)
     with _quiet():
         objects, problems = _read(results)
         if not results:
@@ -120,14 +123,8 @@ def _saved_findings(folder: Path, objects: Sequence[ResultFile]) -> tuple[Found 
     if not (folder / "findings.npz").is_file() or any(map(says_not_analysed, objects)):
         return None, ""  # where nothing was analysed, they are an earlier run's
     try:
-        with np.load(folder / "findings.npz", allow_pickle=False) as arrays:
-            label_map = arrays["label_map"]
-        rest = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
-        if label_map.ndim != 3 or label_map.dtype != np.uint8:
-            raise ValueError("the label map is no 3-D uint8 array")
-        frames = tuple((str(f["SOPInstanceUID"]), int(f["number"])) for f in rest["frames"])
-        return Found(label_map, bool(rest["measurements"]), frames or None), ""
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        return read_found(folder), ""
+    except FOUND_ERRORS as e:
         return None, f"the findings beside the results cannot be read ({type(e).__name__}): masks were not compared"
 
 
@@ -175,14 +172,17 @@ class _Run:
             self.problems += problems
             self.segs[text(result.ds, "SOPInstanceUID")] = SegObject(result, segments)
             if self.found is not None:
+                self.problems += check_segments_found(result, segments, self.found)
                 self.problems += check_mask(result, self.sources, self.found)
 
     def check_sr(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == COMPREHENSIVE_3D_SR:
             self.reports.append(result)
             identity = self.identities.get(result.name, ("", "", ""))
-            measured = self.found is None or self.found.measured
+            measured = self.found is None or bool(self.found.values)
             self.problems += check_sr(result, self._segs_of(result), self.sources, identity, measured=measured)
+            if self.found is not None and not says_not_analysed(result):
+                self.problems += check_values_found(result, self.found)
 
     def _segs_of(self, report: ResultFile) -> dict[str, SegObject]:
         """The SEGs that a report must agree with: those of a run are one mask in several encodings.
@@ -235,27 +235,30 @@ def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identit
                 f"{pair} differ in StudyInstanceUID: "
                 f"{text(first.ds, 'StudyInstanceUID')}, {text(second.ds, 'StudyInstanceUID')}"
             )
+    for first, second in itertools.combinations(objects, 2):
         for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
             if text(first.ds, keyword) == text(second.ds, keyword):
-                problems.append(f"{pair} share the {keyword} {text(first.ds, keyword)}")
+                problems.append(f"{first.name} and {second.name} share the {keyword} {text(first.ds, keyword)}")
     return problems
 
 
 def _referenced(objects: Sequence[ResultFile]) -> set[str]:
     """SOP Instance UIDs of the images that the results refer to, in whatever place."""
-    wanted: set[str] = set()
+    images: list[Dataset] = []
+    reported: list[Dataset] = []
     for result in objects:
         ds = result.ds
         series = items(ds, "ReferencedSeriesSequence")
-        references = [i for s in series for i in items(s, "ReferencedInstanceSequence")]
-        references += [r for frame in frames_of(ds) for r in source_references(frame)]
-        references += items(ds, "SourceImageSequence")
-        references += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
+        images += [i for s in series for i in items(s, "ReferencedInstanceSequence")]
+        images += [r for frame in frames_of(ds) for r in source_references(frame)]
+        images += items(ds, "SourceImageSequence")
+        reported += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
         for study in items(ds, "CurrentRequestedProcedureEvidenceSequence"):
             for s in items(study, "ReferencedSeriesSequence"):
-                references += items(s, "ReferencedSOPSequence")
-        wanted |= {text(r, "ReferencedSOPInstanceUID") for r in references}
-    return wanted - {text(result.ds, "SOPInstanceUID") for result in objects}
+                reported += items(s, "ReferencedSOPSequence")
+    # A report refers to results too; what a mask or a picture refers to is an image, even if a result took its UID.
+    others = {text(r, "ReferencedSOPInstanceUID") for r in reported} - {text(r.ds, "SOPInstanceUID") for r in objects}
+    return others | {text(r, "ReferencedSOPInstanceUID") for r in images}
 
 
 def _headers(sources: Path, wanted: set[str]) -> Iterator[Dataset]:
