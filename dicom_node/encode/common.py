@@ -48,6 +48,8 @@ def finish(ds: Dataset, source: Source, context: Context) -> None:
             item.ContributionDateTime = day + time
     ds.ContributingEquipmentSequence.append(_equipment(context, day + time))
     ds.add(source.patient_name)
+    if "StudyDescription" in source.first:
+        ds.StudyDescription = source.first.StudyDescription
     ds.SpecificCharacterSet = source.character_set
 
 
