@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -55,6 +56,7 @@ _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
 _PULL_SECONDS = 1
 _WORKITEMS_SECONDS = 0.5
 _PRIORS_AT_ONCE = 8  # they wait for archives, and hold no worker
+SERIES_OF_A_RUN = 4  # SEG, SR, contours, picture
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.
@@ -66,6 +68,26 @@ _logger = log.get("node")
 def open_rules(settings: Settings, algorithms: Mapping[str, Algorithm]) -> tuple[Rule, ...]:
     """The routing rules, checked against the algorithms and destinations there are."""
     return load_rules(settings.routes_file, set(algorithms), {d.name for d in settings.destinations})
+
+
+def check_results_settings(settings: Settings, algorithms: Mapping[str, Algorithm]) -> None:
+    """See that Series Numbers are given to algorithms that there are, and that no two share one.
+
+    Raises:
+        ConfigurationError: says which does not.
+    """
+    for name in settings.results.series_numbers:
+        if name not in algorithms:
+            known = ", ".join(sorted(algorithms)) or "none"
+            raise ConfigurationError(f"results.series_numbers: there is no algorithm {name!r}; there are: {known}")
+    taken: dict[str, int] = {name: settings.results.first_series_number(name, algorithms) for name in algorithms}
+    in_order = sorted(taken.items(), key=lambda item: item[1])
+    for (name, number), (other, following) in itertools.pairwise(in_order):
+        if following - number < SERIES_OF_A_RUN:
+            raise ConfigurationError(
+                f"results.series_numbers: {name} begins at {number} and {other} at {following}, "
+                f"but a run's results take {SERIES_OF_A_RUN} numbers"
+            )
 
 
 def check_storage(settings: Settings) -> str:
@@ -98,6 +120,7 @@ def open_services(settings: Settings) -> Services:
     algorithms = load_registry(settings.run.algorithms_dir)
     rules = open_rules(settings, algorithms)
     check_worklists(settings, algorithms, rules)
+    check_results_settings(settings, algorithms)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.url())
     reserve = settings.receive.disk_reserve_mb * 1_000_000

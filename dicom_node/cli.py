@@ -118,6 +118,8 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         out.print(f"! {flag}")
     for note in result["notes"]:
         out.print(f"- {note}")
+    for role, why in result["missing"].items():
+        say(f"the result {role} could not be made: {why}")
     out.print("For research use only. Results in " + str(folder))
 
 
@@ -262,7 +264,7 @@ def check(
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Check settings, rules, algorithms and device, and say what would run where."""
-    from dicom_node.app import check_storage, check_tls, open_rules
+    from dicom_node.app import check_results_settings, check_storage, check_tls, open_rules
     from dicom_node.run.registry import load_registry
     from dicom_node.run.worker import Worker
     from dicom_node.workflow.ups import check_worklists
@@ -273,6 +275,7 @@ def config_check(config: Config = None) -> None:
         found = load_registry(settings.run.algorithms_dir)
         rules = open_rules(settings, found)
         check_worklists(settings, found, rules)
+        check_results_settings(settings, found)
         database = check_storage(settings)
         check_tls(settings)
         with progress.status("asking torch for its devices, and loading the algorithms ..."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -95,7 +95,8 @@ def run_offline(
 
     Returns:
         what result.json holds: ``state`` (done, not_analysed, set_aside, failed), ``reason``, ``measurements``,
-        ``notes``, ``files``, ``algorithm``, ``source``, ``other_series`` (not taken), ``record``.
+        ``notes``, ``files``, ``missing`` (views that could not be made, and why), ``algorithm``,
+        ``source``, ``other_series`` (not taken), ``record``.
 
     Raises:
         ConfigurationError: no such algorithm, no DICOM files, two patients in a study, a prior that is not earlier or
@@ -128,6 +129,7 @@ def run_offline(
         "measurements": [],
         "notes": [],
         "files": [],
+        "missing": {},
     }
     answer: dict[str, Any] = {"outcome": "not_analysed", "reason": against}
     if not against:
@@ -144,7 +146,8 @@ def run_offline(
     result["record"] = {k: v for k, v in answer.items() if k not in ("measurements", "notes", "order", "reason")}
     if answer["outcome"] != "failed":
         try:
-            result |= _encode(settings, algorithm, instances, paths, answer, folder, _left_out(unreadable), before)
+            left_out = _left_out(unreadable)
+            result |= _encode(settings, algorithm, instances, paths, answer, folder, left_out, before, algorithms)
         except EncodeError as e:
             result["reason"] = str(e)
     (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -252,6 +255,7 @@ def _encode(
     folder: Path,
     left_out: tuple[str, ...],
     before: list[Path] | None,
+    installed: Collection[str],
 ) -> dict[str, Any]:
     files = [Path(p) for p in answer["order"]] if "order" in answer else paths
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
@@ -263,16 +267,19 @@ def _encode(
         node_id=settings.node_id,
         key="|".join(("offline", settings.node_id, study, inputs, i.id, i.version, i.weights_digest)),
         when=datetime.now().replace(microsecond=0),
-        series_number=settings.results.series_number_base,
+        series_number=settings.results.first_series_number(i.id, installed),
         institution_name=settings.results.institution_name,
+        series_description=settings.results.series_description,
+        source_dates=settings.results.series_date == "source",
         comparison="" if before is None else "|".join(uids_of(before)),
     )
+    missing: dict[str, str] = {}
     saved, both = None, None
     if answer["outcome"] == "found":
         saved = load_findings(folder / "findings")
         both = _compared(algorithm, saved, headers, answer, before, folder)
         findings = replace(both.findings, notes=(*both.findings.notes, *left_out))
-        objects = encode_findings(findings, headers, context, folder, VIEWS, both.prior)
+        objects = encode_findings(findings, headers, context, folder, VIEWS, both.prior, missing=missing)
     else:
         objects = encode_not_analysed(answer["reason"], headers, context, folder)
     checked = None if both is None else both.checked
@@ -285,6 +292,7 @@ def _encode(
         "measurements": [{"name": m.name, "value": m.value, "unit": m.unit, "flag": m.flag} for m in told],
         "notes": [*(both.findings.notes if both else answer.get("notes", [])), *left_out],
         "files": [o.path.name for o in objects],
+        "missing": missing,
     }
 
 

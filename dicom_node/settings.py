@@ -8,7 +8,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Iterable, Sequence
+import string
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -33,6 +34,26 @@ def _network(value: str) -> str:
     except ValueError as e:
         raise ValueError("accepted: an IP address such as 10.0.0.7, or a network such as 10.0.0.0/24") from e
     return value
+
+
+_DESCRIPTION_PARTS = ("algorithm", "version", "result")
+_LARGEST_SERIES_NUMBER = 2**31 - 10_000
+"""An Integer String has 32 bits (PS3.5 section 6.2), and the results of many algorithms have numbers from here on."""
+
+
+def _description(template: str) -> str:
+    accepted = "accepted: text with {algorithm}, {version} and {result}, for example: AI {algorithm} {result}"
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as e:
+        raise ValueError(f"{e}; {accepted}") from e
+    names = [name for _, name, _, _ in parts if name is not None]
+    foreign = any(name not in _DESCRIPTION_PARTS for name in names)
+    if foreign or any(spec or conversion for _, _, spec, conversion in parts):
+        raise ValueError(accepted)
+    if "result" not in names:
+        raise ValueError(f"without {{result}} all results of a run would be called the same; {accepted}")
+    return template
 
 
 Network = Annotated[str, AfterValidator(_network)]
@@ -110,9 +131,23 @@ class RunSettings(Section):
 class ResultSettings(Section):
     """How results look to the site."""
 
-    series_number_base: int = Field(9000, ge=1)
-    """Series Number of an algorithm's first result series."""
+    series_number_base: int = Field(9000, ge=1, le=_LARGEST_SERIES_NUMBER)
+    """Series Number of the first algorithm's first result series; each further algorithm begins ten later."""
+    series_numbers: Mapping[str, Annotated[int, Field(ge=1, le=_LARGEST_SERIES_NUMBER)]] = {}
+    """By algorithm: the Series Number of its first result series, in place of what follows from the base."""
+    series_description: Annotated[str, AfterValidator(_description)] = "{algorithm} {result}"
+    """Series Description of the results; "(research use only)" is added."""
+    series_date: Literal["creation", "source"] = "creation"
+    """Series Date and Time of the results: when they were made, or those of the images' series."""
     institution_name: str = ""
+
+    def first_series_number(self, algorithm: str, installed: Collection[str]) -> int:
+        """Series Number of the algorithm's first result series.
+
+        Args:
+            installed: all algorithms there are: in their order each takes ten numbers from the base.
+        """
+        return self.series_numbers.get(algorithm, self.series_number_base + 10 * sorted(installed).index(algorithm))
 
 
 class PriorSettings(Section):

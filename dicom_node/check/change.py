@@ -13,6 +13,7 @@ from dicom_node.check.objects import CodeKey, ResultFile, Sources, code_of, cont
 
 CHANGE = ("99DICOMNODE", "CHANGE-PRIOR")
 CHANGE_PER_YEAR = ("99DICOMNODE", "CHANGE-YEAR")
+CHANGES = (CHANGE, CHANGE_PER_YEAR)
 PROCEDURE_STUDY = ("DCM", "121018")
 STUDY_DATE = ("DCM", "111060")
 TRACKING_ID = ("DCM", "112039")
@@ -91,7 +92,7 @@ def other_evidence(result: ResultFile) -> dict[str, str]:
 def _read(result: ResultFile) -> tuple[list[_Told], list[str]]:
     found, problems = [], []
     for item in content(result.ds, deep=True):
-        if _name(item) not in (CHANGE, CHANGE_PER_YEAR):
+        if _name(item) not in CHANGES:
             continue
         name = next((text(i, "TextValue") for i in content(item) if _name(i) == TRACKING_ID), "")
         values = [i for i in content(item) if text(i, "ValueType") == "NUM"]

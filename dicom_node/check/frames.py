@@ -7,8 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_node.check.objects import PlaneKey, ResultFile, items, numbers, text, value
+from dicom_node.check.objects import READ_ERRORS, PlaneKey, ResultFile, items, numbers, text, value
+
+DECODE_ERRORS = (*READ_ERRORS, RuntimeError)
+"""What spoilt compressed pixels can make a decoder raise."""
 
 
 def frames_of(ds: Dataset) -> list[Dataset]:
@@ -52,30 +57,65 @@ def frame_size(ds: Dataset) -> tuple[int, int]:
     return (int(rows[0]), int(columns[0])) if rows and columns else (0, 0)
 
 
+def is_label_map(ds: Dataset) -> bool:
+    """Whether one frame holds the numbers of all segments, instead of one bit for a single one."""
+    return text(ds, "SegmentationType") == "LABELMAP"
+
+
+def described_segments(ds: Dataset) -> list[Dataset]:
+    """The items of Segment Sequence, without the background that a label map describes as number 0."""
+    found = items(ds, "SegmentSequence")
+    return [s for s in found if not (is_label_map(ds) and value(s, "SegmentNumber") == 0)]
+
+
 def pixel_problem(result: ResultFile) -> str:
-    """Why the pixels are not one bit for each pixel of each frame; empty when they are."""
+    """Why the pixels are not one bit, or in a label map one byte, for each pixel of each frame; empty if they are."""
     rows, columns = frame_size(result.ds)
-    count = len(frames_of(result.ds))
-    needed = -(-count * rows * columns // 8)
+    count, bits = len(frames_of(result.ds)), 8 if is_label_map(result.ds) else 1
+    syntax = UID(text(getattr(result.ds, "file_meta", Dataset()), "TransferSyntaxUID") or ExplicitVRLittleEndian)
+    if bits == 8 and syntax.is_private is False and syntax.is_compressed:
+        try:
+            found = _decoded(result.ds).shape
+        except DECODE_ERRORS as error:
+            return f"{result.name}: PixelData cannot be decoded: {type(error).__name__}"
+        wanted = (count, rows, columns)
+        return "" if found == wanted else f"{result.name}: PixelData decodes to {found} pixels, not to {wanted}"
+    needed = -(-count * rows * columns * bits // 8)
     held = len(value(result.ds, "PixelData") or b"")
-    if rows * columns and value(result.ds, "BitsAllocated") == 1 and 0 <= held - needed <= 1:
+    if rows * columns and value(result.ds, "BitsAllocated") == bits and 0 <= held - needed <= 1:
         return ""
-    return f"{result.name}: PixelData has {held} bytes, {count} frames of 1 bit need {needed}"
+    unit = "1 bit" if bits == 1 else "8 bits"
+    return f"{result.name}: PixelData has {held} bytes, {count} frames of {unit} need {needed}"
 
 
-def masks(ds: Dataset) -> Iterator[tuple[Dataset, npt.NDArray[np.bool_]]]:
-    """Each frame and its mask, shape (rows, columns); only where there is no :func:`pixel_problem`.
+def _decoded(ds: Dataset) -> npt.NDArray[np.uint8]:
+    """The frames of a label map, (frames, rows, columns)."""
+    pixels: npt.NDArray[np.uint8] = pixel_array(ds)
+    return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+def masks(ds: Dataset) -> Iterator[tuple[int, Dataset, object, npt.NDArray[np.bool_]]]:
+    """(index of the frame, frame, segment number, mask of shape (rows, columns)), each segment of a frame by itself.
+
+    Only where there is no :func:`pixel_problem`. Of a label map only the numbers that occur in a frame.
 
     The bits follow one another without gaps, also from frame to frame, and the first is the lowest bit of its
     byte (PS3.5 section 8.1.1).
     """
+    if is_label_map(ds):
+        for index, (frame, labels) in enumerate(zip(frames_of(ds), _decoded(ds), strict=True)):
+            for number in np.flatnonzero(np.bincount(labels.ravel())):
+                if number:
+                    yield index, frame, int(number), labels == number
+        return
     rows, columns = frame_size(ds)
     size = rows * columns
     data = np.frombuffer(value(ds, "PixelData") or b"", np.uint8)
     for index, frame in enumerate(frames_of(ds)):
         start = index * size
         whole = np.unpackbits(data[start // 8 : -(-(start + size) // 8)], bitorder="little")
-        yield frame, whole[start % 8 : start % 8 + size].reshape(rows, columns).astype(bool)
+        mask = whole[start % 8 : start % 8 + size].reshape(rows, columns).view(np.bool_)
+        yield index, frame, segment_number(frame, ds), mask
 
 
 def summed_up(problems: list[str]) -> str:

@@ -12,6 +12,7 @@ from dicom_node.check.objects import MODALITIES, ResultFile, Sources, code_of, i
 MANUFACTURER = "dicom_node"
 PROCESSING_EQUIPMENT = ("DCM", "109102")
 _UTF_8 = "ISO_IR 192"
+_ESCAPE = re.compile(r"\x1b[ -/]+[0-~]")
 _DATE = re.compile(r"\d{8}")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 
@@ -31,7 +32,7 @@ def check_identity(result: ResultFile, sources: Sources) -> list[str]:
     ds, first = result.ds, sources.first
     for keyword in COPIED:
         # Images may differ in what a result takes from one of them.
-        if text(ds, keyword) not in {_copied(keyword, header) for header in sources.headers}:
+        if _without_escapes(text(ds, keyword)) not in {_copied(keyword, header) for header in sources.headers}:
             problems.append(f"{result.name}: {keyword} is not that of the source images")
     if text(ds, "StudyInstanceUID") != text(first, "StudyInstanceUID"):
         problems.append(
@@ -96,7 +97,7 @@ def check_origin(result: ResultFile) -> tuple[list[str], Identity]:
 
 def _copied(keyword: str, header: Dataset) -> str:
     """What a result has of that value: an ill-formed date, time or sex is left out of it."""
-    found = text(header, keyword)
+    found = _without_escapes(text(header, keyword))
     if keyword in ("PatientBirthDate", "StudyDate"):
         return found if _is_date(found) else ""
     if keyword == "StudyTime":
@@ -104,6 +105,11 @@ def _copied(keyword: str, header: Dataset) -> str:
     if keyword == "PatientSex":
         return found if found in ("M", "F", "O") else ""
     return found
+
+
+def _without_escapes(found: str) -> str:
+    """pydicom leaves those of some character sets in the text, and a result may be in UTF-8, which has none."""
+    return _ESCAPE.sub("", found)
 
 
 def _is_date(date: str) -> bool:

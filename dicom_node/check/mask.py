@@ -5,28 +5,11 @@ Numbers and references can all be right while the mask is mirrored in each frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from dicom_node.check.frames import frame_size, frames_of, masks, pixel_problem, segment_number, source_plane, summed_up
-from dicom_node.check.objects import PlaneKey, ResultFile, Sources
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the algorithm found, as far as results are compared with it.
-
-    Attributes:
-        label_map: uint8, shape (planes, rows, columns).
-        frames: the image plane of each; None: they are all source images in their order along the planes' normal.
-        measured: whether there are measurements.
-    """
-
-    label_map: npt.NDArray[np.uint8]
-    measured: bool
-    frames: tuple[PlaneKey, ...] | None = None
+from dicom_node.check.findings import Found
+from dicom_node.check.frames import frame_size, frames_of, masks, pixel_problem, source_plane, summed_up
+from dicom_node.check.objects import ResultFile, Sources
 
 
 def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
@@ -45,15 +28,15 @@ def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
         return [f"{name}: a frame has {frame_size(result.ds)} pixels, a slice of the findings {label_map.shape[1:]}"]
     plane_of = {key: plane for plane, key in enumerate(order)}
     wrong, seen = [], set()
-    for index, (frame, mask) in enumerate(masks(result.ds), start=1):
-        key, number = source_plane(frame), segment_number(frame, result.ds)
+    for index, frame, number, mask in masks(result.ds):
+        key = source_plane(frame)
         if key not in plane_of or not isinstance(number, int):
             continue  # said elsewhere
         seen.add((plane_of[key], number))
         differ = int((mask != (label_map[plane_of[key]] == number)).sum())
         if differ:
             wrong.append(
-                f"{name}: frame {index} differs in {differ} pixels from segment {number} "
+                f"{name}: frame {index + 1} differs in {differ} pixels from segment {number} "
                 f"of the findings on the image {key[0]}"
             )
     problems = [summed_up(wrong)] if wrong else []

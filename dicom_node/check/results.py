@@ -7,27 +7,32 @@ pixel spacing, a segment that the SEG lacks, or a volume that is not the mask's.
 from __future__ import annotations
 
 import itertools
-import json
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.algorithm import Findings
 from dicom_node.check.change import Prior, check_change, other_evidence
+from dicom_node.check.findings import (
+    FOUND_ERRORS,
+    Found,
+    check_segments_found,
+    check_values_found,
+    read_found,
+    what_was_found,
+)
 from dicom_node.check.frames import frames_of, source_references
 from dicom_node.check.identity import Identity, check_identity, check_origin, check_sources
-from dicom_node.check.mask import Found, check_mask
+from dicom_node.check.mask import check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
     COMPREHENSIVE_SR,
+    LABEL_MAP,
     MODALITIES,
     READ_ERRORS,
     SECONDARY_CAPTURE,
@@ -68,8 +73,7 @@ def check_results(
     """
     found = None
     if findings is not None:
-        frames = tuple((f.SOPInstanceUID, f.number) for f in findings.frames)
-        found = Found(findings.label_map, bool(findings.measurements), frames or None)
+        found = what_was_found(findings)
     with _quiet():
         objects, problems = _read(results)
         if not results:
@@ -125,14 +129,8 @@ def _saved_findings(folder: Path, objects: Sequence[ResultFile]) -> tuple[Found 
     if not (folder / "findings.npz").is_file() or any(map(says_not_analysed, objects)):
         return None, ""  # where nothing was analysed, they are an earlier run's
     try:
-        with np.load(folder / "findings.npz", allow_pickle=False) as arrays:
-            label_map = arrays["label_map"]
-        rest = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
-        if label_map.ndim != 3 or label_map.dtype != np.uint8:
-            raise ValueError("the label map is no 3-D uint8 array")
-        frames = tuple((str(f["SOPInstanceUID"]), int(f["number"])) for f in rest["frames"])
-        return Found(label_map, bool(rest["measurements"]), frames or None), ""
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        return read_found(folder), ""
+    except FOUND_ERRORS as e:
         return None, f"the findings beside the results cannot be read ({type(e).__name__}): masks were not compared"
 
 
@@ -151,6 +149,7 @@ def _check_objects(
                 check(result)
             except READ_ERRORS as error:
                 run.problems.append(f"{result.name}: {check.__name__} met {type(error).__name__}: it is malformed")
+    run.check_pairs()
     if objects and not run.reports:
         run.problems.append("there is no Comprehensive 3D SR among the results")
     if objects and found is not None and found.label_map.any() and not run.segs:
@@ -170,6 +169,7 @@ class _Run:
         self.identities: dict[str, Identity] = {}
         self.segs: dict[str, SegObject] = {}
         self.reports: list[ResultFile] = []
+        self.reported: set[str] = set()
 
     def check_origin(self, result: ResultFile) -> None:
         found, self.identities[result.name] = check_origin(result)
@@ -181,20 +181,46 @@ class _Run:
             self.problems.append(f"{result.name}: its SOPClassUID {sop_class} is no class that this check knows")
 
     def check_seg(self, result: ResultFile) -> None:
-        if text(result.ds, "SOPClassUID") == SEGMENTATION:
+        if text(result.ds, "SOPClassUID") in (SEGMENTATION, LABEL_MAP):
             problems, segments = check_seg(result, self.sources, self.identities.get(result.name, ("", "", "")))
             self.problems += problems
             self.segs[text(result.ds, "SOPInstanceUID")] = SegObject(result, segments)
             if self.found is not None:
+                self.problems += check_segments_found(result, segments, self.found)
                 self.problems += check_mask(result, self.sources, self.found)
 
     def check_sr(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") == COMPREHENSIVE_3D_SR:
             self.reports.append(result)
             identity = self.identities.get(result.name, ("", "", ""))
-            measured = self.found is None or self.found.measured
-            self.problems += check_sr(result, self.segs, self.sources, identity, measured=measured)
+            measured = self.found is None or bool(self.found.values)
+            self.problems += check_sr(result, self._segs_of(result), self.sources, identity, measured=measured)
+            if self.found is not None and not says_not_analysed(result):
+                self.problems += check_values_found(result, self.found)
             self.problems += check_change(result, self.sources, self.findings, self.prior)
+
+    def _segs_of(self, report: ResultFile) -> dict[str, SegObject]:
+        """The SEGs that a report must agree with: those of a run are one mask in several encodings.
+
+        Each has a report of its own; one that refers to no SEG of the run must agree with all there are.
+        """
+        referenced = {
+            text(r, "ReferencedSOPInstanceUID")
+            for i in content(report.ds, deep=True)
+            for r in items(i, "ReferencedSOPSequence")
+        }
+        own = {uid: seg for uid, seg in self.segs.items() if uid in referenced}
+        if len(own) > 1:
+            names = " and ".join(sorted(seg.result.name for seg in own.values()))
+            self.problems.append(f"{report.name}: it refers to {names}, but a destination gets one of them")
+        self.reported |= own.keys()
+        return own or dict(self.segs)
+
+    def check_pairs(self) -> None:
+        """Each SEG has its report."""
+        for uid, seg in self.segs.items():
+            if self.reports and uid not in self.reported:
+                self.problems.append(f"{seg.result.name}: no report refers to it")
 
     def check_view(self, result: ResultFile) -> None:
         sop_class = text(result.ds, "SOPClassUID")
@@ -224,29 +250,33 @@ def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identit
                 f"{pair} differ in StudyInstanceUID: "
                 f"{text(first.ds, 'StudyInstanceUID')}, {text(second.ds, 'StudyInstanceUID')}"
             )
+    for first, second in itertools.combinations(objects, 2):
         for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
             if text(first.ds, keyword) == text(second.ds, keyword):
-                problems.append(f"{pair} share the {keyword} {text(first.ds, keyword)}")
+                problems.append(f"{first.name} and {second.name} share the {keyword} {text(first.ds, keyword)}")
     return problems
 
 
 def _referenced(objects: Sequence[ResultFile]) -> set[str]:
     """SOP Instance UIDs of the images that the results refer to, in whatever place."""
-    wanted: set[str] = set()
+    images: list[Dataset] = []
+    reported: list[Dataset] = []
+    prior: set[str] = set()
     for result in objects:
         ds = result.ds
         series = items(ds, "ReferencedSeriesSequence")
-        references = [i for s in series for i in items(s, "ReferencedInstanceSequence")]
-        references += [r for frame in frames_of(ds) for r in source_references(frame)]
-        references += items(ds, "SourceImageSequence")
-        references += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
+        images += [i for s in series for i in items(s, "ReferencedInstanceSequence")]
+        images += [r for frame in frames_of(ds) for r in source_references(frame)]
+        images += items(ds, "SourceImageSequence")
+        reported += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
         for study in items(ds, "CurrentRequestedProcedureEvidenceSequence"):
             for s in items(study, "ReferencedSeriesSequence"):
-                references += items(s, "ReferencedSOPSequence")
-        wanted |= {text(r, "ReferencedSOPInstanceUID") for r in references}
+                reported += items(s, "ReferencedSOPSequence")
         # A prior study may lie in the same folder, but is no source of these results.
-        wanted -= other_evidence(result).keys()
-    return wanted - {text(result.ds, "SOPInstanceUID") for result in objects}
+        prior |= other_evidence(result).keys()
+    # A report refers to results too; what a mask or a picture refers to is an image, even if a result took its UID.
+    others = {text(r, "ReferencedSOPInstanceUID") for r in reported} - {text(r.ds, "SOPInstanceUID") for r in objects}
+    return (others | {text(r, "ReferencedSOPInstanceUID") for r in images}) - prior
 
 
 def _headers(sources: Path, wanted: set[str]) -> Iterator[Dataset]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.uid import UID
 
 from dicom_node.check.frames import (
+    described_segments,
     frames_of,
+    is_label_map,
     masks,
     pixel_problem,
     position,
@@ -20,6 +23,8 @@ from dicom_node.check.frames import (
 )
 from dicom_node.check.identity import Identity
 from dicom_node.check.objects import (
+    LABEL_MAP,
+    SEGMENTATION,
     CodeKey,
     ResultFile,
     Sources,
@@ -32,6 +37,8 @@ from dicom_node.check.objects import (
     value,
 )
 
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+_LOSSLESS = ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80")
 ANATOMICAL_STRUCTURE = ("SCT", "91723000")
 
 
@@ -72,16 +79,21 @@ def check_seg(result: ResultFile, sources: Sources, identity: Identity) -> tuple
 def _check_layout(result: ResultFile) -> list[str]:
     ds, name = result.ds, result.name
     problems = []
-    if text(ds, "SegmentationType") != "BINARY":
-        problems.append(f"{name}: SegmentationType is {text(ds, 'SegmentationType')}, not BINARY")
+    kind, sop_class = text(ds, "SegmentationType"), text(ds, "SOPClassUID")
+    wanted = {"BINARY": SEGMENTATION, "LABELMAP": LABEL_MAP}.get(kind)
+    if wanted is None:
+        problems.append(f"{name}: SegmentationType is {kind}, not BINARY or LABELMAP")
+    elif sop_class != wanted:
+        problems.append(f"{name}: SegmentationType is {kind}, which the class {sop_class} is not for")
     frames = len(frames_of(ds))
     if numbers(ds, "NumberOfFrames") != [frames]:
         problems.append(
             f"{name}: NumberOfFrames is {text(ds, 'NumberOfFrames') or 'absent'}, but {frames} frames are described"
         )
     syntax = UID(text(getattr(ds, "file_meta", Dataset()), "TransferSyntaxUID"))
-    if syntax not in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"):
-        problems.append(f"{name}: the transfer syntax {syntax} is not native little endian")
+    if syntax not in (*_NATIVE, *(_LOSSLESS if kind == "LABELMAP" else ())):
+        lossless = ", RLE or JPEG-LS Lossless" if kind == "LABELMAP" else ""
+        problems.append(f"{name}: the transfer syntax {syntax} is not native little endian{lossless}")
     return problems
 
 
@@ -144,7 +156,8 @@ def _check_grid(result: ResultFile, sources: Sources) -> list[str]:
 
 def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
     """Each frame: its segment, its source image, and that it lies where that image lies."""
-    numbers_known = {value(s, "SegmentNumber") for s in items(result.ds, "SegmentSequence")}
+    numbers_known = {value(s, "SegmentNumber") for s in described_segments(result.ds)}
+    of_all = is_label_map(result.ds)
     seen: set[tuple[object, tuple[float, ...]]] = set()
     indices: set[tuple[float, ...]] = set()
     listed = _listed(result.ds)
@@ -153,7 +166,7 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
         segment = segment_number(frame, result.ds)
         place = position(frame)
         where = f"{result.name}: frame {index}"
-        if segment not in numbers_known:
+        if segment not in numbers_known and not of_all:
             found.setdefault("segment", []).append(
                 f"{where} is of segment {segment}, but SegmentSequence has {sorted(map(str, numbers_known))}"
             )
@@ -206,7 +219,7 @@ def _check_frame_source(frame: Dataset, place: list[float], sources: Sources) ->
 
 def _check_algorithm(result: ResultFile, identity: Identity) -> list[str]:
     problems = []
-    for item in items(result.ds, "SegmentSequence"):
+    for item in described_segments(result.ds):
         kind = text(item, "SegmentAlgorithmType")
         if kind != "AUTOMATIC":
             problems.append(
@@ -241,17 +254,18 @@ def _count_voxels(result: ResultFile) -> tuple[dict[int, int], list[str]]:
     if problem:
         return {}, [problem]
     voxels: dict[int, int] = {}
-    for frame, mask in masks(result.ds):
-        number = segment_number(frame, result.ds)
+    for _, _, number, mask in masks(result.ds):
         if isinstance(number, int):
-            voxels[number] = voxels.get(number, 0) + int(mask.sum())
-    return voxels, []
+            voxels[number] = voxels.get(number, 0) + int(np.count_nonzero(mask))
+    known = [value(s, "SegmentNumber") for s in described_segments(result.ds)]
+    unknown = sorted(set(voxels) - set(known)) if is_label_map(result.ds) else []
+    return voxels, [f"{result.name}: the label map holds {unknown[0]}, which no segment describes"] if unknown else []
 
 
 def _summaries(result: ResultFile, sources: Sources, voxels: dict[int, int]) -> dict[int, SegmentSummary]:
     volume = _voxel_volume(result.ds, sources)
     segments = {}
-    for item in items(result.ds, "SegmentSequence"):
+    for item in described_segments(result.ds):
         number = int(value(item, "SegmentNumber") or 0)
         kind = (items(item, "SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
         segments[number] = SegmentSummary(

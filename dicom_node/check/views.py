@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from dicom_node.check.frames import masks, pixel_problem, segment_number, source_plane
+from dicom_node.check.frames import described_segments, masks, pixel_problem, source_plane
 from dicom_node.check.identity import Identity
 from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, Sources, code_of, content, items, numbers, text
 
@@ -152,7 +152,7 @@ def _check_outlines(result: ResultFile, groups: Sequence[Dataset], seg: ResultFi
         return []  # said elsewhere
     shape = (int(seg.ds.Rows), int(seg.ds.Columns))
     planes_of = _masks(seg.ds)
-    tracked = {text(s, "TrackingUID"): int(s.SegmentNumber) for s in items(seg.ds, "SegmentSequence")}
+    tracked = {text(s, "TrackingUID"): int(s.SegmentNumber) for s in described_segments(seg.ds)}
     problems = []
     drawn: set[str] = set()
     for group in groups:
@@ -217,10 +217,9 @@ def enclosed(line: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArr
 
 
 def _masks(seg: Dataset) -> Masks:
-    """The planes of a BINARY SEG by segment and source image."""
+    """The planes of a SEG by segment and source image."""
     found: Masks = {}
-    for frame, plane in masks(seg):
-        number = segment_number(frame, seg)
+    for _, frame, number, plane in masks(seg):
         if isinstance(number, int) and plane.any():
             found.setdefault(number, {})[source_plane(frame)] = plane
     return found

@@ -81,7 +81,7 @@ def long_string(text: str, limit: int = 64) -> str:
     return _CONTROL.sub(" ", text).strip()[:limit].strip()
 
 
-def series_description(name: str, kind: str) -> str:
+def for_research(text: str) -> str:
     """For example ``Hippocampus SEG (research use only)``, at most 64 characters."""
-    tail = f" {kind} (research use only)"
-    return long_string(name, 64 - len(tail)) + tail
+    tail = " (research use only)"
+    return long_string(text, 64 - len(tail)) + tail

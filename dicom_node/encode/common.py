@@ -38,8 +38,8 @@ def build(what: str, builder: Callable[[], T]) -> T:
 def finish(ds: Dataset, source: Source, context: Context) -> None:
     """Set what highdicom leaves out or draws at random or from the clock."""
     day, time = context.when.strftime("%Y%m%d"), context.when.strftime("%H%M%S.%f")
-    ds.InstanceCreationDate = ds.SeriesDate = day
-    ds.InstanceCreationTime = ds.SeriesTime = time
+    ds.InstanceCreationDate, ds.InstanceCreationTime = day, time
+    ds.SeriesDate, ds.SeriesTime = source.series_moment if context.source_dates else (day, time)
     ds.StationName = long_string(context.node_id, 16)
     if context.institution_name:
         ds.InstitutionName = long_string(context.institution_name)
@@ -48,6 +48,8 @@ def finish(ds: Dataset, source: Source, context: Context) -> None:
             item.ContributionDateTime = day + time
     ds.ContributingEquipmentSequence.append(_equipment(context, day + time))
     ds.add(source.patient_name)
+    if "StudyDescription" in source.first:
+        ds.StudyDescription = source.first.StudyDescription
     ds.SpecificCharacterSet = source.character_set
 
 

@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Findings, Measurement
-from dicom_node.encode.codes import concept, long_string, series_description
+from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
 from dicom_node.encode.outlines import best_first, outlines
@@ -63,7 +63,7 @@ def build_contours(findings: Findings, source: Source, context: Context) -> Data
             device_serial_number=identity.device_uid,
             is_complete=True,
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=series_description(identity.name, "contours"),
+            series_description=context.describe("contours"),
             content_date=context.when.date(),
             content_time=context.when.time(),
             specific_character_set=None,

@@ -10,9 +10,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +19,7 @@ from dicom_node.algorithm import Findings, Measurement
 from dicom_node.encode.change import GROUP as CHANGES
 from dicom_node.encode.context import RESEARCH_USE, Context
 from dicom_node.encode.curve import draw_curve
+from dicom_node.encode.glyphs import UNDRAWN, drawable, drawable_curve, font_file, shows_all
 from dicom_node.encode.panels import Picture, render
 from dicom_node.model.result import readable
 
@@ -61,7 +60,8 @@ class _Page:
         rows = -(-len(pictures) // self.columns)
         self.left = self.columns * (_SIDE + _GAP) + _GAP
         nothing = [] if findings.label_map.any() else ["No finding: the algorithm marked no voxel of this series."]
-        notes = [*nothing, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
+        gaps = [] if shows_all(findings) else [UNDRAWN]
+        notes = [*nothing, *gaps, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
         self.notes = [line for note in notes for line in _wrap(note)]
         # Changes are few, and what a reader looks for first.
         self.values = [m for m in findings.measurements if m.group in (None, CHANGES)]
@@ -84,7 +84,7 @@ class _Page:
 
     def _header(self) -> None:
         identity = self.context.identity
-        self.pen.text((_GAP, 9), f"{identity.name} {identity.version}", _WHITE, _font(20))
+        self.pen.text((_GAP, 9), drawable(f"{identity.name} {identity.version}"), _WHITE, _font(20))
         self.pen.text((self.image.width - _GAP, 11), RESEARCH_USE, _AMBER, _font(17), anchor="ra")
 
     def _planes(self) -> None:
@@ -121,7 +121,7 @@ class _Page:
     def _curves(self, y: int) -> int:
         for curve in self.findings.curves:
             y += _GAP
-            self.image.paste(Image.fromarray(draw_curve(curve, _TABLE - _GAP, _CURVE)), (self.left, y))
+            self.image.paste(Image.fromarray(draw_curve(drawable_curve(curve), _TABLE - _GAP, _CURVE)), (self.left, y))
             y += _CURVE
         return y
 
@@ -150,14 +150,14 @@ def _elsewhere(group: str, count: int) -> str:
 
 
 def _wrap(note: str) -> list[str]:
-    return textwrap.wrap(note, _CHARACTERS, subsequent_indent="   ", initial_indent="-  ") or [""]
+    return textwrap.wrap(drawable(note), _CHARACTERS, subsequent_indent="   ", initial_indent="-  ") or [""]
 
 
 def _cut(text: str, limit: int) -> str:
+    text = drawable(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans (Latin, Greek, Cyrillic, Arabic), which matplotlib brings: the same on every machine."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(font_file(), size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from pathlib import Path
 
 from pydicom import Dataset
@@ -13,10 +13,11 @@ from dicom_node.encode.common import write
 from dicom_node.encode.context import Context
 from dicom_node.encode.contours import build_contours
 from dicom_node.encode.secondary_capture import build_secondary_capture
-from dicom_node.encode.seg import build_seg
+from dicom_node.encode.seg import build_seg, seg_encoding
 from dicom_node.encode.source import read_source
 from dicom_node.encode.sr import build_not_analysed, build_report, texts
-from dicom_node.model.result import ResultObject
+from dicom_node.errors import EncodeError
+from dicom_node.model.result import DEFAULT_ENCODING, ResultObject, SegEncoding, encoded_role
 
 __all__ = ["Context", "encode_findings", "encode_not_analysed"]
 
@@ -28,6 +29,9 @@ def encode_findings(
     out: Path,
     views: Collection[str] = (),
     prior: PriorStudy | None = None,
+    *,
+    encodings: Collection[SegEncoding] = (),
+    missing: MutableMapping[str, str] | None = None,
 ) -> tuple[ResultObject, ...]:
     """Write ``seg.dcm``, ``sr.dcm`` and the views into ``out``; no SEG and no contours when the label map is empty.
 
@@ -41,20 +45,38 @@ def encode_findings(
         out: folder, made if absent.
         views: ``contours`` (contour report), ``sc`` (Secondary Capture); for the latter the headers' files are read.
         prior: the study that the findings' changes are since (``change.with_changes``).
+        encodings: of the SEG, beside BINARY: each gives a SEG of its own and an SR that refers to it. Where the
+            findings cannot be written so, there is BINARY only.
+        missing: gets the reason why a view could not be made, by its role; the record is written without it.
+            None: that is an error.
 
     Raises:
         EncodeError: the findings cannot be written, the pixels of a picture cannot be had, or the headers lack a
             UID or a place in space.
     """
     source = read_source(headers, [*_own_texts(context), *texts(findings)], frames=findings.frames)
-    seg = build_seg(findings, source, context) if findings.label_map.any() else None
-    report = build_report(findings, seg, source, context, prior)
-    written = [] if seg is None else [write(seg, "seg", out)]
-    written.append(write(report, "sr", out))
-    if seg is not None and "contours" in views:
-        written.append(write(build_contours(findings, source, context), "contours", out))
-    if "sc" in views:
-        written.append(write(build_secondary_capture(findings, source, headers, context), "sc", out))
+    written: list[ResultObject] = []
+    marked = bool(findings.label_map.any())
+    wanted = {DEFAULT_ENCODING, *(seg_encoding(findings, e) for e in encodings if marked)}
+    for encoding in sorted(wanted):
+        seg = build_seg(findings, source, context, encoding) if marked else None
+        report = build_report(findings, seg, source, context, encoding, prior)
+        if seg is not None:
+            written.append(write(seg, encoded_role("seg", encoding), out))
+        written.append(write(report, encoded_role("sr", encoding), out))
+    made: dict[str, Callable[[], Dataset]] = {
+        "contours": lambda: build_contours(findings, source, context),
+        "sc": lambda: build_secondary_capture(findings, source, headers, context),
+    }
+    for role, make in made.items():
+        if role not in views or (role == "contours" and not marked):
+            continue
+        try:
+            written.append(write(make(), role, out))
+        except EncodeError as e:
+            if missing is None:
+                raise
+            missing[role] = str(e)
     return tuple(written)
 
 

@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Code, Findings
-from dicom_node.encode.codes import concept, long_string, series_description
+from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
 from dicom_node.encode.montage import draw_page
@@ -72,7 +72,7 @@ def _image(page: npt.NDArray[np.uint8], source: Source, context: Context) -> Dat
         manufacturer_model_name=long_string(identity.name),
         software_versions=long_string(identity.version),
         device_serial_number=identity.device_uid,
-        series_description=series_description(identity.name, "picture"),
+        series_description=context.describe("picture"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     return image

@@ -1,8 +1,8 @@
-"""The Segmentation: a BINARY mask on the source's grid (PS3.3 A.51)."""
+"""The Segmentation: a mask on the source's grid (PS3.3 A.51), BINARY or as a label map."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import highdicom
 import highdicom.color
@@ -11,16 +11,24 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from dicom_node.algorithm import Findings, Segment
-from dicom_node.encode.codes import concept, laterality, long_string, series_description
+from dicom_node.encode.codes import concept, for_research, laterality, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
 from dicom_node.encode.frames import refer_to_frames, slices_of, stand_ins
 from dicom_node.encode.source import Source
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
+from dicom_node.model.result import DEFAULT_ENCODING, SegEncoding, encoded_role
+
+_SYNTAXES: Mapping[SegEncoding, UID] = {
+    "binary": ExplicitVRLittleEndian,
+    "labelmap": ExplicitVRLittleEndian,
+    "labelmap_rle": RLELossless,
+    "labelmap_jls": JPEGLSLossless,
+}
 
 
 def present_segments(findings: Findings) -> frozenset[int]:
@@ -28,7 +36,14 @@ def present_segments(findings: Findings) -> frozenset[int]:
     return frozenset(s.value for s in findings.segments if (findings.label_map == s.value).any())
 
 
-def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
+def seg_encoding(findings: Findings, wanted: SegEncoding) -> SegEncoding:
+    """The encoding that these findings can have: two phases at one place are two values, which no label map holds."""
+    return DEFAULT_ENCODING if findings.frames else wanted
+
+
+def build_seg(
+    findings: Findings, source: Source, context: Context, encoding: SegEncoding = DEFAULT_ENCODING
+) -> Dataset:
     """Build the SEG of a label map that is not empty.
 
     Frames without a voxel are left out. A segment without any voxel keeps its description, so that segment
@@ -43,20 +58,23 @@ def build_seg(findings: Findings, source: Source, context: Context) -> Dataset:
         raise EncodeError(f"the label map's shape is {findings.label_map.shape}, that of the source images {shape}")
     if not findings.label_map.any():
         raise EncodeError("the label map is empty: no SEG can be made of it")
+    if encoding != seg_encoding(findings, encoding):
+        raise EncodeError("findings on frames cannot be written as a label map")
     uids = ResultUids(context.key)
+    role = encoded_role("seg", encoding)
     slices = slices_of(findings, source.planes)
     pixels = findings.label_map if len(slices) == len(source.planes) else _stacked(findings, slices)
     images = [source.planes[planes[0]].image for planes in slices]
     given = stand_ins(images) if findings.frames else images
-    seg: Dataset = build("SEG", lambda: _segmentation(pixels, findings.segments, given, context, uids))
+    seg: Dataset = build("SEG", lambda: _segmentation(pixels, findings.segments, given, context, encoding))
     if findings.frames:
         refer_to_frames(seg, findings.label_map, source.planes)
     finish(seg, source, context)
     if "BodyPartExamined" in source.first:
         seg.BodyPartExamined = source.first.BodyPartExamined
-    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uids.dimension_organization()
+    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uids.dimension_organization(role)
     for item in seg.DimensionIndexSequence:
-        item.DimensionOrganizationUID = uids.dimension_organization()
+        item.DimensionOrganizationUID = uids.dimension_organization(role)
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     if source.slice_distance is None:
         measures.pop("SpacingBetweenSlices", None)
@@ -77,27 +95,28 @@ def _segmentation(
     segments: tuple[Segment, ...],
     images: list[Dataset],
     context: Context,
-    uids: ResultUids,
+    encoding: SegEncoding,
 ) -> Dataset:
-    identity = context.identity
+    identity, uids, role = context.identity, ResultUids(context.key), encoded_role("seg", encoding)
+    types = highdicom.seg.SegmentationTypeValues
     seg: Dataset = highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=pixels,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segmentation_type=types.BINARY if encoding == DEFAULT_ENCODING else types.LABELMAP,
         segment_descriptions=[_description(s, context, uids) for s in segments],
-        series_instance_uid=uids.series("seg"),
+        series_instance_uid=uids.series(role),
         series_number=context.series_number,
-        sop_instance_uid=uids.instance("seg"),
+        sop_instance_uid=uids.instance(role),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=long_string(identity.name),
         software_versions=long_string(identity.version),
         device_serial_number=identity.device_uid,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=_SYNTAXES[encoding],
         omit_empty_frames=True,
         content_label="SEGMENTATION",
-        content_description=series_description(f"{identity.name} {identity.version}", "mask"),
-        series_description=series_description(identity.name, "SEG"),
+        content_description=for_research(f"{identity.name} {identity.version} mask"),
+        series_description=context.describe("SEG"),
         content_date=context.when.date(),
         content_time=context.when.time(),
     )

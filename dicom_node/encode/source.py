@@ -28,8 +28,8 @@ from dicom_node.model.planes import plane_header
 _IDENTITY = (
     "PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName",
 )  # fmt: skip
-_DATES = ("PatientBirthDate", "StudyDate")
-_TIMES = ("StudyTime",)
+_DATES = ("PatientBirthDate", "StudyDate", "SeriesDate")
+_TIMES = ("StudyTime", "SeriesTime")
 _TEXTS = (
     "StudyDescription", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "StationName",
     "PositionReferenceIndicator",
@@ -46,6 +46,8 @@ _TYPE_2 = frozenset(
 _DATE = re.compile(r"\d{8}")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
+_ESCAPE = re.compile(r"\x1b[ -/]+[0-~]")
+"""A code extension (PS3.5 section 6.1.2.5)."""
 _AGE = re.compile(r"\d{3}[DWMY]")
 
 UTF_8 = "ISO_IR 192"
@@ -87,6 +89,13 @@ class Source:
         """The first image: it speaks for patient and study."""
         return self.images[0]
 
+    @property
+    def series_moment(self) -> tuple[str, str]:
+        """Series Date and Time; where an image has no Series Date, those of its study (they may be empty)."""
+        if "SeriesDate" in self.first:
+            return str(self.first.SeriesDate), str(self.first.get("SeriesTime", ""))
+        return str(self.first.StudyDate), str(self.first.StudyTime)
+
 
 def read_source(
     headers: Sequence[Dataset], own_texts: Iterable[str], *, on_grid: bool = True, frames: Sequence[Frame] = ()
@@ -126,6 +135,10 @@ def read_source(
         distance = slice_distance(placed)
         _complete_thickness([p.image for p in planes], distance)
     character_set = _character_set(headers[0], images[0], own_texts)
+    if character_set == UTF_8:
+        # pydicom leaves those of ISO 2022 IR 58 in the text; in UTF-8 they would be an error.
+        for image in (*images, *(p.image for p in planes)):
+            _strip_escapes(image)
     patient_name = images[0]["PatientName"]
     for image in (*images, *(p.image for p in planes)):
         _add(image, "PatientName", "")
@@ -248,6 +261,12 @@ def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
     except (TypeError, ValueError):
         return None
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _strip_escapes(image: Dataset) -> None:
+    for element in list(image):
+        if element.VR in ("PN", "LO", "SH") and "\x1b" in str(element.value):
+            _add(image, element.keyword, _ESCAPE.sub("", str(element.value)))
 
 
 def _date(text: str) -> str:

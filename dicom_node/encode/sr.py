@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Code, Findings, Measurement, Segment
 from dicom_node.encode.change import PriorStudy, library_group, name_scheme, refer_to_prior
-from dicom_node.encode.codes import concept, long_string, series_description
+from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
 from dicom_node.encode.report_parts import (
@@ -28,6 +28,7 @@ from dicom_node.encode.seg import present_segments
 from dicom_node.encode.source import Source
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
+from dicom_node.model.result import DEFAULT_ENCODING, SegEncoding, encoded_role
 
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
 MASK_VOLUME_UNITS = ("mL", "mm3")
@@ -36,7 +37,12 @@ HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
 def build_report(
-    findings: Findings, seg: Dataset | None, source: Source, context: Context, prior: PriorStudy | None = None
+    findings: Findings,
+    seg: Dataset | None,
+    source: Source,
+    context: Context,
+    encoding: SegEncoding = DEFAULT_ENCODING,
+    prior: PriorStudy | None = None,
 ) -> Dataset:
     """The report of an analysis.
 
@@ -46,6 +52,7 @@ def build_report(
     Args:
         findings: what was found.
         seg: the SEG it refers to; None when the label map is empty, and the report then says "No finding".
+        encoding: that of ``seg``: the report on it is another one than that on the same mask in another encoding.
         prior: the study that the findings' changes are since.
 
     Raises:
@@ -59,7 +66,7 @@ def build_report(
     remarks.extend(comment(note) for note in findings.notes)
     evidence = [*source.images, *([seg] if seg is not None else [])]
     role_key = ("findings", str(seg.SOPInstanceUID) if seg is not None else "", *context.compared)
-    return _document(groups, remarks, evidence, role_key, source, context, prior)
+    return _document(groups, remarks, evidence, role_key, source, context, encoded_role("sr", encoding), prior)
 
 
 def build_not_analysed(reason: str, source: Source, context: Context) -> Dataset:
@@ -95,6 +102,7 @@ def _document(
     role_key: tuple[str, ...],
     source: Source,
     context: Context,
+    role: str = "sr",
     prior: PriorStudy | None = None,
 ) -> Dataset:
     uids = ResultUids(context.key)
@@ -105,9 +113,9 @@ def _document(
             # What is of another study goes to the Pertinent Other Evidence Sequence (PS3.3 C.17.2).
             evidence=[*evidence, *(prior.images if prior is not None else ())],
             content=report_root(groups, remarks, source, context, prior),
-            series_instance_uid=uids.series("sr"),
+            series_instance_uid=uids.series(role),
             series_number=context.series_number + 1,
-            sop_instance_uid=uids.instance("sr", *role_key),
+            sop_instance_uid=uids.instance(role, *role_key),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=long_string(identity.name),
@@ -115,11 +123,11 @@ def _document(
             device_serial_number=identity.device_uid,
             is_complete=True,
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=series_description(identity.name, "SR"),
+            series_description=context.describe("SR"),
             content_date=context.when.date(),
             content_time=context.when.time(),
             specific_character_set=None,
-            previous_versions=_predecessors(source, context),
+            previous_versions=_predecessors(source, context, role),
         )
         return report
 
@@ -130,15 +138,18 @@ def _document(
     return report
 
 
-def _predecessors(source: Source, context: Context) -> list[Dataset] | None:
-    if context.predecessor is None:
-        return None
-    item = Dataset()
-    item.StudyInstanceUID = source.first.StudyInstanceUID
-    item.SeriesInstanceUID = context.predecessor.SeriesInstanceUID
-    item.SOPClassUID = context.predecessor.SOPClassUID
-    item.SOPInstanceUID = context.predecessor.SOPInstanceUID
-    return [item]
+def _predecessors(source: Source, context: Context, role: str) -> list[Dataset] | None:
+    """What the report replaces: its like, or, where the encoding has changed since, whatever was sent."""
+    replaced = [p for p in context.predecessors if p.role == role] or list(context.predecessors)
+    found = []
+    for report in replaced:
+        item = Dataset()
+        item.StudyInstanceUID = source.first.StudyInstanceUID
+        item.SeriesInstanceUID = report.SeriesInstanceUID
+        item.SOPClassUID = report.SOPClassUID
+        item.SOPInstanceUID = report.SOPInstanceUID
+        found.append(item)
+    return found or None
 
 
 def report_root(

@@ -24,9 +24,9 @@ class ResultUids:
         """SOP Instance UID; ``content`` is what else tells this object from others of the role."""
         return derive_uid(self.key, role, "instance", *content)
 
-    def dimension_organization(self) -> str:
-        """Dimension Organization UID of the SEG."""
-        return derive_uid(self.key, "seg", "dimension organization")
+    def dimension_organization(self, role: str = "seg") -> str:
+        """Dimension Organization UID of the SEG of that role."""
+        return derive_uid(self.key, role, "dimension organization")
 
     def segment(self, number: int) -> str:
         """Tracking UID of a segment, in the SEG and in the SR."""

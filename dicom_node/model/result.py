@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+SegEncoding = Literal["binary", "labelmap", "labelmap_rle", "labelmap_jls"]
+"""How a Segmentation is written: BINARY native, or LABELMAP (PS3.3 A.51) native, RLE Lossless or JPEG-LS Lossless."""
+
+DEFAULT_ENCODING: SegEncoding = "binary"
+
+
+def encoded_role(role: str, encoding: SegEncoding) -> str:
+    """The role of a SEG in that encoding, or of the SR that refers to it: ``seg``, ``seg_labelmap_rle``."""
+    return role if encoding == DEFAULT_ENCODING else f"{role}_{encoding}"
 
 
 @dataclass(frozen=True)
@@ -11,7 +22,8 @@ class ResultObject:
     """One encoded DICOM object.
 
     Attributes:
-        role: ``"seg"``, ``"sr"``, ``"contours"`` or ``"sc"``; also the name of its file.
+        role: ``"seg"``, ``"sr"``, ``"contours"`` or ``"sc"``, and :func:`encoded_role` of the first two; also the
+            name of its file.
         path: the Part 10 file.
     """
 

@@ -27,6 +27,9 @@ class Failure(str):
         return self
 
 
+_YOUNG_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage (seg_encoding: labelmap)"}
+"""Names of SOP Classes that pydicom does not know yet."""
+
 STORED = Failure("", retryable=False)
 
 # PS3.4 Annex B.2.3 and PS3.7 Annex C.4.
@@ -117,7 +120,8 @@ def rejection(peer: str, result: int, source: int, reason: int) -> PeerError:
 
 def not_accepted(sop_class: str, transfer_syntax: str) -> Failure:
     """The outcome for a presentation context that the peer did not accept (PS3.8 section 9.3.3.2)."""
-    return Failure(f"{UID(sop_class).name} in {UID(transfer_syntax).name} is not accepted", retryable=False)
+    name = _YOUNG_CLASSES.get(sop_class, UID(sop_class).name)
+    return Failure(f"{name} in {UID(transfer_syntax).name} is not accepted", retryable=False)
 
 
 def none_accepted(peer: str, contexts: Iterable[tuple[str, str]]) -> PeerError:

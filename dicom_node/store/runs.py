@@ -114,6 +114,11 @@ class Runs:
                 .values(measurements=[dict(m) for m in measurements], record=dict(record))
             )
 
+    def set_record(self, run_id: str, record: Mapping[str, Any]) -> None:
+        """Replace the run's record."""
+        with self.engine.begin() as c:
+            c.execute(sa.update(t.runs).where(t.runs.c.run_id == run_id).values(record=dict(record)))
+
     def add_step(self, run_id: str, step: str, started: float, seconds: float) -> None:
         """Keep how long a step took; a repeated step replaces the earlier time."""
         values = {"started": started, "seconds": seconds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from dicom_node import log
 from dicom_node.check.results import check_results
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, CheckFailed, EncodeError
-from dicom_node.model.result import ResultObject
+from dicom_node.model.result import ResultObject, encoded_role
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
 from dicom_node.run.registry import Algorithm
@@ -112,7 +112,9 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
         "reason",
     )
     identity = vars(algorithm.identity)
-    record = {**run.record, "machine": machine, "algorithm": identity, "outcome": answer["outcome"]}
+    # Of an earlier time that a person had repeated only what does not depend on the outcome stays.
+    kept = {k: v for k, v in run.record.items() if k not in (*keys, "missing")}
+    record = {**kept, "machine": machine, "algorithm": identity, "outcome": answer["outcome"]}
     record |= {k: answer[k] for k in keys if k in answer}
     s.runs.set_outcome(run_id, answer.get("measurements", []), record)
     if answer["outcome"] == "found" and "prior" in record:
@@ -156,8 +158,8 @@ def run_headers(s: Services, run: RunRow, answer: Mapping[str, Any]) -> list[pyd
     return read_headers([Path(p) for p in order] if order else input_paths(s, run))
 
 
-def replaced_report(s: Services, run: RunRow) -> ResultObject | None:
-    """The report of the same input's last revision that went out, which this run's report replaces.
+def replaced_reports(s: Services, run: RunRow) -> tuple[ResultObject, ...]:
+    """The reports of the same input's last revision that went out, which this run's reports replace.
 
     A cine's input is the study, of which late series may come first: its run need not name the same series again.
     """
@@ -170,10 +172,10 @@ def replaced_report(s: Services, run: RunRow) -> ResultObject | None:
     ]
     for r in sorted(earlier, key=lambda r: r.revision, reverse=True):
         went_out = {d.sop_uid for d in s.runs.deliveries(r.run_id)}
-        for o in s.runs.results(r.run_id):
-            if o.role == "sr" and o.SOPInstanceUID in went_out:
-                return o
-    return None
+        reports = [o for o in s.runs.results(r.run_id) if o.role.split("_")[0] == "sr" and o.SOPInstanceUID in went_out]
+        if reports:
+            return tuple(reports)
+    return ()
 
 
 @DBOS.step(name="encode")
@@ -184,36 +186,54 @@ def encode_step(run_id: str, answer: dict[str, Any]) -> None:
     algorithm = s.algorithms[run.algorithm]
     out = s.folder(run_id) / "results"
     with timed(run_id, "encode"):
-        position = sorted(s.algorithms).index(run.algorithm)
+        results = s.settings.results
         context = Context(
             identity=algorithm.identity,
             procedure=algorithm.procedure,
             node_id=s.settings.node_id,
             key=result_key(s.settings, algorithm, run.study_uid, s.index.instances(run.inputs)),
             when=datetime.fromtimestamp(int(run.created)),
-            series_number=s.settings.results.series_number_base + 10 * position,
-            institution_name=s.settings.results.institution_name,
-            predecessor=replaced_report(s, run),
+            series_number=results.first_series_number(run.algorithm, s.algorithms),
+            institution_name=results.institution_name,
+            series_description=results.series_description,
+            source_dates=results.series_date == "source",
+            predecessors=replaced_reports(s, run),
             comparison=comparison_key(run) if answer["outcome"] == "found" else "",
         )
         headers = run_headers(s, run, answer)
         objects: tuple[ResultObject, ...]
+        missing: dict[str, str] = {}
         if answer["outcome"] == "found":
+            to = [d for d in s.settings.destinations if d.name in run.destinations]
+            views = {role for d in to for role in d.results}
+            encodings = {d.seg_encoding for d in to}
             both = compared(s, run, algorithm, load_findings(s.folder(run_id)), headers)
-            objects = encode_findings(both.findings, headers, context, out, _wanted(s, run), both.prior)
+            objects = encode_findings(
+                both.findings, headers, context, out, views, both.prior, encodings=encodings, missing=missing
+            )
         else:
             objects = encode_not_analysed(answer["reason"], headers, context, out)
         s.runs.set_results(run_id, objects)
+    if missing:
+        # The record goes out all the same; what is missing is told wherever the run is shown.
+        reason = "; ".join(f"the result {role} could not be made: {why}" for role, why in missing.items())
+        s.runs.set_record(run_id, {**run.record, "missing": missing, "reason": reason})
+        _logger.error("view_missing", run=run_id, views=sorted(missing))
 
 
-def _wanted(s: Services, run: RunRow) -> set[str]:
-    """The roles that the run's destinations take."""
-    return {role for to in run.destinations for role in _taken(s, to)}
+def _taken(s: Services, to: str, objects: Sequence[ResultObject]) -> list[str]:
+    """The SOP Instance UIDs of what a destination takes.
 
-
-def _taken(s: Services, to: str) -> tuple[str, ...]:
-    """The roles that a destination takes; of one that is configured no more the record, whose delivery then fails."""
-    return next((d.results for d in s.settings.destinations if d.name == to), ("seg", "sr"))
+    Of one that is configured no more the record, whose delivery then fails. Where there is no SEG in the encoding that
+    it takes (nothing was found, or the findings cannot be written so) it gets what there is.
+    """
+    destination = next((d for d in s.settings.destinations if d.name == to), None)
+    roles: Sequence[str] = ("seg", "sr")
+    by_role = {o.role: o.SOPInstanceUID for o in objects}
+    if destination is not None:
+        encoded = {role: encoded_role(role, destination.seg_encoding) for role in ("seg", "sr")}
+        roles = [encoded[r] if encoded.get(r) in by_role else r for r in destination.results]
+    return [by_role[role] for role in roles if role in by_role]
 
 
 @DBOS.step(name="check")
@@ -247,8 +267,7 @@ def dispatch_step(run_id: str, reason: str, turn: str) -> None:
     with s.engine.begin() as c:
         s.runs.set_state(run_id, RunState.DELIVERING, reason, c)
         for to in run.destinations:
-            uids = [o.SOPInstanceUID for o in objects if o.role in _taken(s, to)]
-            s.runs.open_deliveries(c, run_id, to, uids)
+            s.runs.open_deliveries(c, run_id, to, _taken(s, to, objects))
             first = f"{run_id}/to/{to}/{turn}/1"
             enqueue(s, c, "deliver", first, run_id, to, turn, 1, s.index.clock(), to=to)
     settle(s, run_id)

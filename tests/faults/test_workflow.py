@@ -45,7 +45,7 @@ class Site:
     """A node with a PACS, in this process."""
 
     def __init__(
-        self, folder: Path, pacs: FakePacs, routes: str = ROUTES, results: Sequence[str] = ("seg", "sr")
+        self, folder: Path, pacs: FakePacs, routes: str = ROUTES, results: Sequence[str] = ("seg", "sr"), **more: Any
     ) -> None:
         (folder / "routes.yaml").write_text(routes)
         installed = folder / "algorithms" / "threshold_demo"
@@ -66,6 +66,7 @@ class Site:
                     "retry_first_seconds": 0.2,
                     "retry_longest_seconds": 0.5,
                     "timeout_seconds": 5,
+                    **more,
                 }
             ],
         }

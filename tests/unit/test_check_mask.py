@@ -111,9 +111,8 @@ def test_an_image_without_a_place_is_a_problem(tmp_path: Path) -> None:
 def test_marked_voxels_without_a_seg_are_a_problem(tmp_path: Path) -> None:
     (path,) = write(tmp_path, np.zeros(SHAPE, np.uint8), measurements=())
     assert check_results([path], headers()) == []
-    assert check_results([path], headers(), findings=findings()) == [
-        "the findings mark voxels, but there is no Segmentation among the results"
-    ]
+    problems = check_results([path], headers(), findings=findings())
+    assert "the findings mark voxels, but there is no Segmentation among the results" in problems
 
 
 def test_a_report_without_numbers_is_sound_for_an_algorithm_that_measures_nothing(tmp_path: Path) -> None:
@@ -122,7 +121,8 @@ def test_a_report_without_numbers_is_sound_for_an_algorithm_that_measures_nothin
     assert check_results(paths, headers(), findings=found) == []
     problem = "sr.dcm: it has no measurement (NUM), but seg.dcm describes 2 segments"
     assert check_results(paths, headers()) == [problem]
-    assert check_results(paths, headers(), findings=findings()) == [problem]
+    missing = "sr.dcm: the measurement Left hippocampus volume of the findings is missing"
+    assert check_results(paths, headers(), findings=findings()) == [problem, missing]
     save(tmp_path / "in", headers())
     save_findings(found, tmp_path / "out" / "findings")
     assert check_folder(tmp_path / "out", tmp_path / "in") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 
 from dicom_node.algorithm import Findings, Frame
-from dicom_node.check.objects import ResultFile, Sources
-from dicom_node.check.views import check_contours, enclosed
+from dicom_node.check.views import enclosed
 from dicom_node.encode.contours import build_contours
 from dicom_node.encode.outlines import outlines
 from dicom_node.encode.seg import build_seg
@@ -120,94 +118,3 @@ def test_outlines_lie_on_the_frames_that_the_findings_name() -> None:
 def test_an_empty_mask_has_no_contours() -> None:
     with pytest.raises(EncodeError, match="empty"):
         view(replace(findings(), label_map=np.zeros(SHAPE, np.uint8), measurements=()))
-
-
-def check(change: Callable[[Dataset], None] = lambda ds: None) -> list[str]:
-    source = read_source(headers(), [])
-    seg = build_seg(findings(), source, context())
-    record = build_report(findings(), seg, source, context())
-    ds = build_contours(findings(), source, context())
-    change(ds)
-    records, segs = [ResultFile("sr.dcm", record)], [ResultFile("seg.dcm", seg)]
-    return check_contours(ResultFile("contours.dcm", ds), records, segs, Sources(headers()), NAMES)
-
-
-def test_a_sound_view_has_no_problem() -> None:
-    assert check() == []
-
-
-def _move(ds: Dataset) -> None:
-    region = regions(groups(ds)[0])[0]
-    region.GraphicData = [v + 1 for v in region.GraphicData]
-
-
-def _other_image(ds: Dataset) -> None:
-    reference = regions(groups(ds)[1])[0].ContentSequence[0].ReferencedSOPSequence[0]
-    reference.ReferencedSOPInstanceUID = headers()[0].SOPInstanceUID
-
-
-def _unknown_image(ds: Dataset) -> None:
-    regions(groups(ds)[1])[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
-
-
-def _another_value(ds: Dataset) -> None:
-    number = next(i for i in groups(ds)[0].ContentSequence if i.ValueType == "NUM")
-    number.MeasuredValueSequence[0].NumericValue = "0.9"
-    number.MeasuredValueSequence[0].FloatingPointValue = 0.9
-
-
-def _no_group(ds: Dataset) -> None:
-    del ds.ContentSequence[-2]
-
-
-def _one_group_less(ds: Dataset) -> None:
-    del ds.ContentSequence[-2].ContentSequence[0]
-
-
-def _open_line(ds: Dataset) -> None:
-    region = regions(groups(ds)[0])[0]
-    region.GraphicData = list(region.GraphicData)[:-2]
-
-
-def _no_research(ds: Dataset) -> None:
-    ds.ContentSequence[-1].ContentSequence = [
-        i for i in ds.ContentSequence[-1].ContentSequence if "research" not in str(i.get("TextValue", "")).lower()
-    ]
-
-
-def _observer(ds: Dataset) -> None:
-    next(i for i in ds.ContentSequence if i.ValueType == "UIDREF").UID = "1.2.3.4"
-
-
-def _evidence(ds: Dataset) -> None:
-    del ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[3]
-
-
-def _title(ds: Dataset) -> None:
-    ds.ConceptNameCodeSequence[0].CodeValue = "126001"
-
-
-def _flag(ds: Dataset) -> None:
-    ds.CompletionFlag = "PARTIAL"
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (_move, "group Left hippocampus: its outlines do not enclose the voxels of segment 1"),
-        (_other_image, "group Right hippocampus: its outlines do not enclose the voxels of segment 2"),
-        (_unknown_image, "refers to what is no source image: 1.2.3"),
-        (_another_value, "Left hippocampus volume is 0.9, sr.dcm has 0.7695"),
-        (_no_group, "the measurement Total hippocampus volume of sr.dcm is not shown"),
-        (_one_group_less, "segment 1 of seg.dcm has no outlines"),
-        (_open_line, "not closed or leaves the image"),
-        (_no_research, "no text says 'for research use only'"),
-        (_observer, "Device Observer UID is 1.2.3.4"),
-        (_evidence, "the evidence lacks"),
-        (_title, "the title is"),
-        (_flag, "CompletionFlag is PARTIAL"),
-    ],
-)
-def test_a_broken_view_is_caught(change: Callable[[Dataset], None], said: str) -> None:
-    problems = check(change)
-    assert any(said in p for p in problems), problems

@@ -154,7 +154,7 @@ def test_not_analysed_is_said_and_refers_to_the_images(tmp_path: Path) -> None:
 
 def test_a_rerun_names_the_report_that_it_replaces(tmp_path: Path) -> None:
     old = ResultObject("sr", "2.25.11", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.12", tmp_path)
-    objects = encode_findings(findings(), headers(), context(predecessor=old), tmp_path)
+    objects = encode_findings(findings(), headers(), context(predecessors=(old,)), tmp_path)
     item = read_strictly(objects[1].path).PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert item.SeriesInstanceUID == "2.25.12"
     assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.11"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ import pytest
 from pydicom import Dataset
 
 from dicom_node.algorithm import Curve, Findings
-from dicom_node.check.objects import ResultFile, Sources
-from dicom_node.check.views import check_capture
 from dicom_node.encode.curve import draw_curve
 from dicom_node.encode.panels import pick_planes
 from dicom_node.encode.secondary_capture import build_secondary_capture
@@ -124,29 +121,3 @@ def test_grouped_details_are_one_line(series: list[Dataset]) -> None:
     longer = replace(plain, measurements=(*plain.measurements, *many), notes=("A note.",) * 15)
     shorter = replace(plain, notes=("A note.",) * 15)
     assert capture(series, longer).Rows - capture(series, shorter).Rows == 23
-
-
-def check(series: list[Dataset], change: Callable[[Dataset], None]) -> list[str]:
-    ds = capture(series)
-    change(ds)
-    return check_capture(ResultFile("sc.dcm", ds), Sources(series))
-
-
-def test_a_sound_picture_has_no_problem(series: list[Dataset]) -> None:
-    assert check(series, lambda ds: None) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda ds: setattr(ds, "BurnedInAnnotation", "YES"), "BurnedInAnnotation is YES"),
-        (lambda ds: setattr(ds, "ImageComments", ""), "research use only"),
-        (lambda ds: setattr(ds, "PixelData", ds.PixelData[:-2]), "bytes of pixels"),
-        (lambda ds: setattr(ds, "SourceImageSequence", []), "SourceImageSequence is empty"),
-        (lambda ds: setattr(ds.SourceImageSequence[0], "ReferencedSOPInstanceUID", "1.2.3"), "no source image: 1.2.3"),
-        (lambda ds: setattr(ds.SourceImageSequence[0], "ReferencedSOPClassUID", "1.2.3"), "another class"),
-    ],
-)
-def test_a_broken_picture_is_caught(series: list[Dataset], change: Callable[[Dataset], None], said: str) -> None:
-    problems = check(series, change)
-    assert any(said in p for p in problems), problems

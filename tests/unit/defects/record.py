@@ -1,17 +1,12 @@
-"""Sound results are broken in one property at a time; the check must name each."""
+"""Defects of the Segmentation and of the Measurement Report."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 
-import pydicom
-import pytest
 from pydicom import Dataset
 
-from dicom_node.check.results import check_results
-from tests.unit.result_samples import SHAPE, headers, write_results
+from tests.unit.result_samples import headers
 
 Break = Callable[[Dataset, Dataset], None]
 OTHER = "2.25.999"
@@ -364,41 +359,3 @@ BREAKS: dict[Break, str] = {
     sr_description_without_research_use: r"sr\.dcm: SeriesDescription does not say 'research use only'",
     sr_other_title: r"sr\.dcm: the title is \('DCM', '126001'\)",
 }
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_results(tmp_path_factory.mktemp("sound"))
-
-
-def test_sound_results_have_no_problem(sound: list[Path]) -> None:
-    assert check_results(sound, headers()) == []
-    assert check_results(sound, list(reversed(headers()))) == []
-
-
-@pytest.mark.parametrize("break_it", BREAKS, ids=lambda b: b.__name__)
-def test_a_broken_property_is_named(sound: list[Path], tmp_path: Path, break_it: Break) -> None:
-    seg, sr = (pydicom.dcmread(p) for p in sound)
-    break_it(seg, sr)
-    paths = [tmp_path / "seg.dcm", tmp_path / "sr.dcm"]
-    for ds, path in zip((seg, sr), paths, strict=True):
-        ds.save_as(path)
-    problems = check_results(paths, headers())
-    assert any(re.search(BREAKS[break_it], p) for p in problems), problems
-
-
-def test_no_problem_names_the_patient(sound: list[Path], tmp_path: Path) -> None:
-    seg, sr = (pydicom.dcmread(p) for p in sound)
-    seg.PatientID, sr.PatientName = "SECRET-1", "Secret^Name"
-    for ds, name in ((seg, "seg.dcm"), (sr, "sr.dcm")):
-        ds.save_as(tmp_path / name)
-    problems = " ".join(check_results([tmp_path / "seg.dcm", tmp_path / "sr.dcm"], headers()))
-    assert "PatientID" in problems
-    assert not re.search("SECRET|Secret|PHANTOM|Phantom", problems)
-
-
-def test_a_source_image_that_is_gone_is_named(sound: list[Path]) -> None:
-    problems = check_results(sound, headers()[:4] + headers()[5:])
-    assert any("which is no source image" in p for p in problems)
-    assert any("neither a source image nor a result" in p for p in problems)
-    assert len(headers()) == SHAPE[0]
