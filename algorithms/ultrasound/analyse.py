@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dicom_node.algorithm import Findings, Frame, Measurement, NotAnalysed
+from dicom_node.algorithm import Clip, Findings, Frame, Measurement, NotAnalysed, Picture
 
 from . import find, looks, measure, report
 from .calibrate import Calibration
 from .networks import LesionNetwork
-from .pictures import Clip, Picture
 from .report import Organ
 
 Tensor = torch.Tensor
