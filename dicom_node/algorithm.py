@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_node.errors import NotAnalysed
+from dicom_node.model.evidence import Evidence
 from dicom_node.model.result import readable
 
 __all__ = [
@@ -214,6 +215,14 @@ class Clip(Protocol):
     @property
     def tags(self) -> Mapping[str, Any]:
         """Header values by DICOM keyword that are of use to an algorithm; nothing that names the patient."""
+
+    @property
+    def part(self) -> Evidence:
+        """The part of the body that the header names, ``unknown`` where it names none, and where it says so."""
+
+    @property
+    def side(self) -> Evidence:
+        """``left``, ``right``, ``both`` or ``unknown``, as the header says."""
 
     @property
     def notes(self) -> tuple[str, ...]:

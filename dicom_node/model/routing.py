@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-CODE_SEQUENCES: Final = ("AnatomicRegionSequence",)
+CODE_SEQUENCES: Final = ("AnatomicRegionSequence", "ProcedureCodeSequence")
 """Sequences kept as a list of ``{"CodeValue", "CodingSchemeDesignator", "CodeMeaning"}``."""
 
 STUDY_INPUTS: Final = ("cine", "frames")
@@ -47,6 +47,9 @@ ROUTING_KEYWORDS: Final = (
     "EchoTrainLength",
     "DiffusionBValue",
     "ContrastBolusAgent",
+    "PerformedProcedureStepDescription",
+    "TransducerType",
+    "TransducerData",
     "ConvolutionKernel",
     "KVP",
     "CardiacNumberOfImages",

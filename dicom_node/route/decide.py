@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dicom_node.model.body_part import infer_body_part
+from dicom_node.model.evidence import Evidence, number, numbers, values, words
 from dicom_node.model.instance import Series
+from dicom_node.model.organ import infer_organ
 from dicom_node.model.routing import STUDY_INPUTS
-from dicom_node.route.body_part import infer_body_part
 from dicom_node.route.contrast_agent import enhanced
-from dicom_node.route.evidence import Evidence, number, numbers, values, words
 from dicom_node.route.heartbeats import cine_together
 from dicom_node.route.rules import Condition, Rule
 from dicom_node.route.series_kind import infer_series_kind, slice_count, without_localizers
 
 # People type into these: a reason must not repeat what may be a name.
 _FREE_TEXT = frozenset(
-    {"StudyDescription", "SeriesDescription", "ProtocolName", "ContrastBolusAgent", "StationName", "InstitutionName"}
+    {"StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription", "TransducerData"}
+    | {"ContrastBolusAgent", "StationName", "InstitutionName"}
 )
 
 
@@ -111,7 +113,9 @@ def _candidate(series: Series, kind: Evidence | None) -> _Candidate:
     images = [i for i in series.instances if number(i.tags, "Rows")]
     tags = without_localizers(images)[0].tags if images else series.tags
     kind = kind or infer_series_kind(series)
-    return _Candidate(series, tags, kind, infer_body_part(tags), slice_count(series))
+    ultrasound = "US" in words(tags, "Modality")
+    part = infer_organ([i.tags for i in images]) if ultrasound else infer_body_part(tags)
+    return _Candidate(series, tags, kind, part, slice_count(series))
 
 
 def _order(c: _Candidate) -> tuple[float, str]:

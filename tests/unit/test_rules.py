@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dicom_node.errors import ConfigurationError
+from dicom_node.model.body_part import BODY_PARTS
 from dicom_node.model.routing import CODE_SEQUENCES, ROUTING_KEYWORDS
-from dicom_node.route.body_part import BODY_PARTS
 from dicom_node.route.rules import CONDITION_KEYWORDS, INFERRED, Asked, Condition, Rule, glob, load_rules
 from dicom_node.route.series_kind import SERIES_KINDS
 
