@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dicom_node.algorithm import Findings, Frame, Measurement, NotAnalysed
+from dicom_node.algorithm import Clip, Findings, Frame, Measurement, NotAnalysed, Picture
 
 from . import find, looks, measure, report
 from .calibrate import Calibration
 from .networks import LesionNetwork
-from .pictures import Clip, Picture
 from .report import Organ
 
 Tensor = torch.Tensor
 
 MOST_FRAMES = 60
 """Of a clip that are looked at, evenly spread."""
+MOST_LESIONS = 255
+"""That a label map can hold."""
+UNLIKE = "it looks unlike the images that this algorithm was trained on"
 SEEN_IN = 0.2
 """Share of a clip's frames in which a lesion must be found to count."""
 
@@ -139,50 +142,79 @@ def findings(clips: Sequence[Clip], models: Models) -> Findings:
     Raises:
         NotAnalysed: nothing could be analysed.
     """
-    answers: list[Answer] = []
     notes: list[str] = []
-    for clip in clips:
-        notes += clip.notes
-        try:
-            answers.append(answer_of(clip, models, notes))
-        except NotAnalysed as e:
-            notes.append(f"One clip was not analysed: {e}.")
-    if not answers:
-        raise NotAnalysed(notes[-1] if notes else "there are no images")
-    shape = answers[0].key.shape
-    same = [a for a in answers if a.key.shape == shape]
-    if len(same) < len(answers):
-        notes.append(f"{len(answers) - len(same)} images of another size were left out.")
-    label_map = np.zeros((len(same), *shape), np.uint8)
+    answers = _answers(clips, models, notes)
+    label_map = np.zeros((len(answers), *answers[0][1].key.shape), np.uint8)
     measurements: list[Measurement] = []
     segments, details = [], []
     probabilities: dict[int, float] = {}
-    for plane, answer in enumerate(same):
-        for lesion in answer.lesions:
-            number = len(segments) + 1
-            label_map[plane][lesion.mask & (label_map[plane] == 0)] = number
-            segments.append(report.segment(models.organ, number))
-            probability = float(models.calibration.probability([lesion.grades])[0]) if answer.alike else None
-            if probability is not None:
-                probabilities[plane] = max(probability, probabilities.get(plane, 0.0))
-            size = measure.axes(lesion.mask, lesion.spacing or (1.0, 1.0))
-            measurements += report.lesion(models.organ, number, probability, size, lesion.spacing is not None)
-            notes += report.reading(models.organ, number, probability, models.calibration.band)
-        if not answer.alike:
-            notes.append(report.unlike(answer.key.frame, len(answer.lesions)))
+    for plane, (clip, answer) in enumerate(answers):
         details.append(_details(answer))
+        side = clip.side.value if clip.side.value in ("left", "right") else None
+        for lesion in answer.lesions:
+            own = lesion.mask & (label_map[plane] == 0)
+            if not own.any():
+                continue  # it lies in another, which is more certain
+            if len(segments) == MOST_LESIONS:
+                notes.append(f"More than {MOST_LESIONS} lesions were found: those of later images are not listed.")
+                break
+            number = len(segments) + 1
+            label_map[plane][own] = number
+            segments.append(report.segment(models.organ, number, side))
+            probability = float(models.calibration.probability([lesion.grades])[0])
+            probabilities[plane] = max(probability, probabilities.get(plane, 0.0))
+            size = measure.axes(own, lesion.spacing or (1.0, 1.0))
+            measurements += report.lesion(models.organ, number, side, probability, size, lesion.spacing is not None)
+            notes += report.reading(models.organ, number, probability, models.calibration.band)
+            notes += report.key_frame(models.organ, number, answer.key.frame, len(clip), answer.frames)
     if not segments:
-        notes.append(report.nothing(models.organ, len(same)))
-    keys = tuple(sorted({k for k, a in enumerate(same) if a.lesions}, key=lambda k: -probabilities.get(k, -1.0)))
+        notes.append(report.nothing(models.organ, len(answers)))
+    keys = tuple(sorted(probabilities, key=lambda k: -probabilities[k]))
     return Findings(
         label_map,
         tuple(segments),
         tuple(measurements),
         (*models.organ.limits, *dict.fromkeys(notes)),
         {"pictures": details, "device": str(models.device)},
-        frames=tuple(a.key.frame for a in same),
+        frames=tuple(a.key.frame for _, a in answers),
         key_planes=keys,
     )
+
+
+def _answers(clips: Sequence[Clip], models: Models, notes: list[str]) -> list[tuple[Clip, Answer]]:
+    """The clips that could be analysed, all of one size, with their answers; of the others the notes say why not.
+
+    Raises:
+        NotAnalysed: none could.
+    """
+    answers: list[tuple[Clip, Answer]] = []
+    refused: list[str] = []
+    for clip in clips:
+        notes += clip.notes
+        try:
+            answer = answer_of(clip, models, notes)
+            if not answer.alike:
+                raise NotAnalysed(UNLIKE)
+        except NotAnalysed as e:
+            refused.append(str(e))
+        else:
+            answers.append((clip, answer))
+    if not answers:
+        reasons = list(dict.fromkeys(refused))
+        raise NotAnalysed(reasons[0] if len(reasons) == 1 else "; ".join(reasons) or "there are no images")
+    for reason, count in Counter(refused).items():
+        notes.append(f"{count} {'image was' if count == 1 else 'images were'} not analysed, because {reason}.")
+    # a mask has one size (PS3.3 C.8.20.2): that which most images have
+    shape = Counter(a.key.shape for _, a in answers).most_common(1)[0][0]
+    same = [(clip, a) for clip, a in answers if a.key.shape == shape]
+    others = len(answers) - len(same)
+    if others:
+        rows, columns = shape
+        notes.append(
+            f"{others} {'image was' if others == 1 else 'images were'} not analysed, because the results are of the "
+            f"images of {columns} x {rows} pixels."
+        )
+    return same
 
 
 def _details(answer: Answer) -> dict[str, Any]:
@@ -190,7 +222,6 @@ def _details(answer: Answer) -> dict[str, Any]:
         "frame": answer.key.frame.number,
         "frames_looked_at": answer.frames[0],
         "frames_with_lesion": answer.frames[1],
-        "unlike_training": not answer.alike,
         "distance": round(answer.key.distance, 3),
         "grades": [[round(g, 4) for g in lesion.grades] for lesion in answer.lesions],
     }

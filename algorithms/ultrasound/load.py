@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from dicom_node.algorithm import Bundle, Findings
+from dicom_node.algorithm import Bundle, Clip, Findings
 
 from . import analyse, calibrate, looks, networks
-from .pictures import Clip
 from .report import Organ
 
 Function = Callable[[Sequence[Clip]], Findings]

@@ -131,7 +131,7 @@ class _Page:
 def _letters(pen: ImageDraw.ImageDraw, picture: Picture) -> None:
     """Which image, and which side of the patient is where."""
     middle, far = _SIDE // 2, _SIDE - 6
-    pen.text((6, 4), picture.caption, _GREY, _font(14))
+    pen.text((6, 4), picture.caption, _WHITE, _font(14), stroke_width=2, stroke_fill=_BLACK)  # on bright tissue too
     places = (((6, middle), "lm"), ((far, middle), "rm"), ((middle, 4), "ma"), ((middle, far), "md"))
     for letter, (place, anchor) in zip(picture.edges, places, strict=True):
         pen.text(place, letter, _WHITE, _font(15), anchor=anchor)

@@ -11,6 +11,9 @@ from typing import Final
 CODE_SEQUENCES: Final = ("AnatomicRegionSequence", "ProcedureCodeSequence")
 """Sequences kept as a list of ``{"CodeValue", "CodingSchemeDesignator", "CodeMeaning"}``."""
 
+STUDY_INPUTS: Final = ("cine", "frames")
+"""Inputs of algorithms that take all series of a study that suit, in one run."""
+
 ROUTING_KEYWORDS: Final = (
     "SOPClassUID",
     "Modality",

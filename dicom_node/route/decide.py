@@ -10,6 +10,7 @@ from dicom_node.model.body_part import infer_body_part
 from dicom_node.model.evidence import Evidence, number, numbers, values, words
 from dicom_node.model.instance import Series
 from dicom_node.model.organ import infer_organ
+from dicom_node.model.routing import STUDY_INPUTS
 from dicom_node.route.contrast_agent import enhanced
 from dicom_node.route.heartbeats import cine_together
 from dicom_node.route.rules import Condition, Rule
@@ -85,9 +86,9 @@ def decide(series: Sequence[Series], rules: Sequence[Rule], accepts: Mapping[str
 
     The node's own results never count. Within a rule the best series is wanted: first the kind that the rule names
     first, then native before contrast-enhanced, original before derived, more slices, finer voxels, lower Series
-    Number. Each that suits is wanted if the rule says ``series: all``, or if the algorithm takes a cine, which
-    scanners send in one series or in many. An algorithm that an earlier rule runs is not run again by a later one,
-    except on other series by a rule with ``series: all``.
+    Number. Each that suits is wanted if the rule says ``series: all``, or if the algorithm takes a cine or frames,
+    which scanners send in one series or in many. An algorithm that an earlier rule runs is not run again by a later
+    one, except on other series by a rule with ``series: all``.
 
     Args:
         series: the series of one study.
@@ -128,7 +129,7 @@ def _apply(
     """One rule's routes; series that it wants are added to ``taken``."""
     against = {c.series.SeriesInstanceUID: _against(rule, c, accepts) for c in candidates}
     suitable = [c for c in candidates if not against[c.series.SeriesInstanceUID]]
-    choose = rule.series == "best" and accepts.get("input") != "cine"
+    choose = rule.series == "best" and accepts.get("input") not in STUDY_INPUTS
     best = min(suitable, key=lambda c: _rank(rule, c), default=None)
     earlier = dict(taken)
     routes = []

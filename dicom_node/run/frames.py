@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.pixels.utils import iter_pixels
 
-from dicom_node.algorithm import Frame
+from dicom_node.algorithm import Frame, Picture, Region
 from dicom_node.errors import NotAnalysed
 from dicom_node.model import organ
 from dicom_node.model.evidence import Evidence
 from dicom_node.run import frame_colour, tissue
-from dicom_node.run.frame_regions import Region, check_class, describe, pixel_spacing
+from dicom_node.run.frame_regions import check_class, describe, pixel_spacing
 from dicom_node.run.images import (
     HEADER_ERRORS,
     PIXEL_TAGS,
@@ -51,23 +50,6 @@ _DECODE_ERRORS = (
     AttributeError,
 )
 _SPOILT = "the pixel data are damaged, incomplete or compressed in an unknown way"
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """One B-mode picture.
-
-    Attributes:
-        frame: where it came from.
-        gray: uint8, shape (rows, columns): the whole frame, 0 black; what is written over it is filled from around it.
-        written: bool, same shape: pixels that were filled: text, calipers, coloured marks.
-        regions: where tissue is; nothing outside of them is to be looked at.
-    """
-
-    frame: Frame
-    gray: npt.NDArray[np.uint8]
-    written: npt.NDArray[np.bool_]
-    regions: tuple[Region, ...]
 
 
 @dataclass(frozen=True, eq=False)

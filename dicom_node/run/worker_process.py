@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,10 +26,11 @@ import numpy as np
 from pydicom import Dataset
 
 from dicom_node import log
-from dicom_node.algorithm import AlgorithmFunction, Bundle, Cine, Findings, Volume
+from dicom_node.algorithm import AlgorithmFunction, Bundle, Cine, Clip, Findings, Volume
 from dicom_node.errors import AlgorithmError, NotAnalysed
 from dicom_node.run.cine import read_cine
 from dicom_node.run.findings_io import save_findings
+from dicom_node.run.frames import read_frames
 from dicom_node.run.registry import Algorithm
 from dicom_node.run.volumes import read_volume
 
@@ -149,7 +150,7 @@ def _analyse(function: AlgorithmFunction, kind: str, paths: list[Path], out: Pat
         findings = function(given)  # type: ignore[arg-type]  # the manifest's input says which it takes
     if not isinstance(findings, Findings):
         raise AlgorithmError(f"the algorithm returned {type(findings).__name__}, not Findings")
-    _check_grid(findings, given)
+    findings = placed(findings, given)
     findings = replace(findings, notes=(*findings.notes, *source_notes))
     save_findings(findings, out)
     measurements = [{**asdict(m), "flag": m.flag} for m in findings.measurements]
@@ -164,27 +165,54 @@ def _analyse(function: AlgorithmFunction, kind: str, paths: list[Path], out: Pat
     }
 
 
-def read_input(kind: str, paths: list[Path]) -> tuple[Volume | Cine, list[Dataset], tuple[str, ...]]:
+Given = Volume | Cine | Sequence[Clip]
+
+
+def read_input(kind: str, paths: list[Path]) -> tuple[Given, list[Dataset], tuple[str, ...]]:
     """What the algorithm is given, the headers that it came from in its order, and notes."""
     if kind == "cine":
         cine = read_cine(paths)
         return cine.cine, [header for phase in cine.headers for header in phase], cine.notes
+    if kind == "frames":
+        frames = read_frames(paths)
+        return frames.clips, list(frames.headers), frames.notes
     source = read_volume(paths)
     return source.volume, list(source.headers), tuple(source.notes)
 
 
-def _check_grid(findings: Findings, given: Volume | Cine) -> None:
-    """Raises AlgorithmError where the label map cannot be laid over the images."""
+def placed(findings: Findings, given: Given) -> Findings:
+    """The findings, of clips with what may be shown of each plane.
+
+    Raises:
+        AlgorithmError: the label map cannot be laid over the images.
+    """
     shape = findings.label_map.shape
     if isinstance(given, Volume):
         if findings.frames or shape != given.array.shape:
             raise AlgorithmError("the algorithm's label map is not on the grid of the series")
-        return
+        return findings
+    if not isinstance(given, Cine):
+        return _on_clips(findings, given)
     known = {frame for phase in given.frames for frame in phase}
     if len(findings.frames) != shape[0] or not known.issuperset(findings.frames):
         raise AlgorithmError("the algorithm's label map does not name a frame of the cine for each of its planes")
     if shape[1:] != given.array.shape[2:]:
         raise AlgorithmError("the algorithm's label map is not on the grid of the cine")
+    return findings
+
+
+def _on_clips(findings: Findings, clips: Sequence[Clip]) -> Findings:
+    by_uid = {clip.SOPInstanceUID: clip for clip in clips}
+    if len(findings.frames) != len(findings.label_map) or not findings.frames:
+        raise AlgorithmError("the algorithm's label map does not name a frame for each of its planes")
+    for frame in findings.frames:
+        clip = by_uid.get(frame.SOPInstanceUID)
+        if clip is None or not 1 <= frame.number <= len(clip):
+            raise AlgorithmError("the algorithm's label map names a frame that none of the clips has")
+        if clip.shape != findings.label_map.shape[1:]:
+            raise AlgorithmError("the algorithm's label map does not have the size of the frames that it names")
+    regions = [by_uid[frame.SOPInstanceUID].regions for frame in findings.frames]
+    return replace(findings, shown=tuple(tuple(r.box for r in of_plane) for of_plane in regions))
 
 
 def _seed() -> None:

@@ -16,6 +16,7 @@ from dicom_node.check.results import check_results
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, CheckFailed
 from dicom_node.model.result import ResultObject
+from dicom_node.model.routing import STUDY_INPUTS
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
 from dicom_node.store.runs import RunRow
@@ -127,10 +128,11 @@ def run_headers(s: Services, run: RunRow, answer: Mapping[str, Any]) -> list[pyd
 def replaced_report(s: Services, run: RunRow) -> ResultObject | None:
     """The report of the same input's last revision that went out, which this run's report replaces.
 
-    A cine's input is the study, of which late series may come first: its run need not name the same series again.
+    The input of a cine, or of frames, is the study, of which late series may come first: its run need not name
+    the same series again.
     """
     algorithm = s.algorithms.get(run.algorithm)
-    of_study = algorithm is not None and algorithm.manifest.input == "cine"
+    of_study = algorithm is not None and algorithm.manifest.input in STUDY_INPUTS
     earlier = [
         r
         for r in s.runs.all(run.study_uid)

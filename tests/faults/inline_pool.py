@@ -12,7 +12,7 @@ from dicom_node.algorithm import Bundle
 from dicom_node.errors import NotAnalysed
 from dicom_node.run.findings_io import save_findings
 from dicom_node.run.registry import Algorithm
-from dicom_node.run.worker_process import read_input
+from dicom_node.run.worker_process import placed, read_input
 from dicom_node.settings import RunSettings
 
 MACHINE = {"device": "cpu", "device_name": "inline", "devices": 0, "threads": 1}
@@ -45,7 +45,7 @@ class InlinePool:
         try:
             given, headers, notes = read_input(algorithm.manifest.input, list(paths))
             findings = module.load(Bundle(algorithm.folder, "cpu", {}))(given)
-            findings = replace(findings, notes=(*findings.notes, *notes))
+            findings = replace(placed(findings, given), notes=(*findings.notes, *notes))
         except NotAnalysed as e:
             return {**answer, "outcome": "not_analysed", "reason": str(e)}
         save_findings(findings, out)
