@@ -7,7 +7,7 @@ which has one function::
 
 ``load`` is called once in a worker process and returns the function that is called for each series, or, where the
 manifest says ``input: cine``, with the Cine of each study; with ``input: frames`` it is called with the Clips of each
-study: its ultrasound images and clips.
+study: its ultrasound images and clips (and may look at several studies at once: :class:`TogetherFunction`).
 Raise :class:`NotAnalysed` with a reason when the input is not fit. No DICOM code is needed.
 """
 
@@ -40,6 +40,7 @@ __all__ = [
     "Picture",
     "Region",
     "Segment",
+    "TogetherFunction",
     "Volume",
 ]
 
@@ -379,6 +380,16 @@ class Findings:
         names = [m.name for m in self.measurements]
         if len(set(names)) != len(names):
             raise ValueError("measurement names must be unique")
+
+
+class TogetherFunction(Protocol):
+    """A function of clips that can look at the pictures of several studies at once, which fills a GPU better."""
+
+    def __call__(self, clips: Sequence[Clip]) -> Findings:
+        """Findings of one study."""
+
+    def together(self, studies: Sequence[Sequence[Clip]]) -> Sequence[Findings | NotAnalysed]:
+        """Of several studies, in their order: what calling it with each alone would give, or raise."""
 
 
 AlgorithmFunction = Callable[[Volume], Findings] | Callable[[Cine], Findings] | Callable[[Sequence[Clip]], Findings]
