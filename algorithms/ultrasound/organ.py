@@ -94,10 +94,9 @@ def as_seen(images: Tensor) -> Tensor:
     return functional.interpolate(ranks, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
-def unlike(wanted: str, probabilities: Tensor) -> str | None:
-    """Why images of these probabilities (3,) are not ``wanted`` (a class), or None where they may be."""
-    best = int(probabilities.argmax())
-    share = float(probabilities[best])
+def unlike(wanted: str, probabilities: Sequence[float]) -> str | None:
+    """Why images of these probabilities of ``CLASSES`` are not ``wanted``, or None where they may be."""
+    share, best = max((p, k) for k, p in enumerate(probabilities))
     if CLASSES[best] == wanted or share < SURE:
         return None
     other = "neither breast nor thyroid" if CLASSES[best] == "neither" else CLASSES[best]

@@ -21,7 +21,7 @@ from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
 from dicom_node.store.runs import RunRow
 from dicom_node.workflow.deliver import settle
-from dicom_node.workflow.services import Services, enqueue, result_key, services, the_run, timed
+from dicom_node.workflow.services import Services, analysis_queue, enqueue, result_key, services, the_run, timed
 
 _logger = log.get("workflow")
 
@@ -92,6 +92,7 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
     machine = answer.pop("machine")
     keys = (
         "waited_seconds",
+        "together",
         "read_seconds",
         "infer_seconds",
         "seconds",
@@ -236,6 +237,7 @@ def retry(s: Services, run_id: str) -> None:
     with s.engine.begin() as c:
         s.runs.reopen(c, run_id, RunState.DELIVERING if failed else RunState.QUEUED)
         if not failed:
-            enqueue(s, c, "analyse", f"{run_id}/{turn}", run_id, turn)
+            queue = analysis_queue(s.algorithms.get(run.algorithm))
+            enqueue(s, c, "analyse", f"{run_id}/{turn}", run_id, turn, queue=queue)
         for to in sorted(failed):
             enqueue(s, c, "deliver", f"{run_id}/to/{to}/{turn}/1", run_id, to, turn, 1, s.index.clock(), to=to)

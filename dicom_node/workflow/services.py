@@ -24,8 +24,10 @@ from dicom_node.store.runs import RunRow, Runs
 APPLICATION = "dicom_node"
 APPLICATION_VERSION = "1"
 """Pinned: the engine's default hashes the source, and an upgrade would strand what is pending."""
-QUEUES = {"study": "studies", "analyse": "runs", "deliver": "deliveries"}
-"""The queue of each workflow: studies are routed, and results delivered, while a long run goes on."""
+QUEUES = {"study": "studies", "analyse": "runs", "pictures": "pictures", "deliver": "deliveries"}
+"""The queue of each workflow: studies are routed, and results delivered, while a long run goes on. Runs on frames have
+one of their own: many go on at once, so that a worker can take them together, which for heads would only cost memory.
+"""
 NORMAL_PRIORITY = 10
 
 
@@ -65,12 +67,19 @@ def services() -> Services:
 
 
 def enqueue(
-    s: Services, c: sa.Connection, name: str, workflow_id: str, *arguments: Any, to: str = "", delay: float = 0
+    s: Services,
+    c: sa.Connection,
+    name: str,
+    workflow_id: str,
+    *arguments: Any,
+    to: str = "",
+    delay: float = 0,
+    queue: str = "",
 ) -> None:
     """Within the caller's transaction: put a workflow on its queue; an id that is there already is left alone."""
     options: Any = {
         "workflow_name": name,
-        "queue_name": QUEUES[name],
+        "queue_name": QUEUES[queue or name],
         "workflow_id": workflow_id,
         "app_version": APPLICATION_VERSION,
     }
@@ -81,6 +90,11 @@ def enqueue(
     if delay:
         options["delay_seconds"] = delay
     s.client.enqueue_in_transaction(c, options, *arguments)
+
+
+def analysis_queue(algorithm: Algorithm | None) -> str:
+    """Where its runs wait."""
+    return "pictures" if algorithm is not None and algorithm.manifest.input == "frames" else "analyse"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dicom_node.model.uids import derive_uid
 from dicom_node.route.decide import Route, decide
 from dicom_node.run.registry import Algorithm
 from dicom_node.store.runs import RunRow
-from dicom_node.workflow.services import Services, enqueue, result_key, services
+from dicom_node.workflow.services import Services, analysis_queue, enqueue, result_key, services
 
 _logger = log.get("workflow")
 
@@ -112,6 +112,6 @@ def route_step(study_uid: str, revision: int) -> None:
                 record={"rule": r.rule, "route": r.reason},
             )
             if s.runs.create(c, run):
-                enqueue(s, c, "analyse", run.run_id, run.run_id, "first")
+                enqueue(s, c, "analyse", run.run_id, run.run_id, "first", queue=analysis_queue(algorithm))
     ids = {"StudyInstanceUID": study_uid, "revision": revision}
     _logger.info("study_routed", **ids, state=state, reason=reason, runs=[r.algorithm for r in wanted])

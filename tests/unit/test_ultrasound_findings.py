@@ -124,7 +124,7 @@ def test_lesions_that_overlap_are_measured_as_they_are_marked(
     second[150:260, 200:300] = True
     third[110:120, 210:220] = True
 
-    def looked(pictures: list[Picture], known: analyse.Models) -> list[analyse.Seen]:
+    def looked(pictures: list[Picture], known: analyse.Models, silent: list[bool]) -> list[analyse.Seen]:
         lesions = tuple(analyse.Lesion(m, (0.1, 0.1), 0.9, (1.0, 1.0, 1.0, 1.0)) for m in (first, second, third))
         return [analyse.Seen(p.frame, p.gray.shape, lesions, 0.0) for p in pictures]  # type: ignore[arg-type]
 
