@@ -37,8 +37,8 @@ from dicom_node.run.images import read_header  # noqa: E402
 
 Tensor = torch.Tensor
 
-STEPS = 450
-EACH = 10
+STEPS = 400
+EACH = 8
 """Images of each class in a batch."""
 RATE = 2e-3
 FOLDS = (1, 2, 3, 4, 5)
@@ -83,7 +83,8 @@ def read(data: Path) -> list[Example]:
     with (data / breast_data.FOLDER / "manifest.csv").open(encoding="utf-8", newline="") as file:
         scanners = {row["id"]: row["device"].split("@")[0].strip() for row in csv.DictReader(file)}
     found = []
-    for lesion in one_of_each_image(breast_data.read(data)):
+    # one image a patient: there are still three times as many as thyroids
+    for lesion in {x.subject: x for x in breast_data.read(data)}.values():
         image = _without_marks(lesion.image.numpy())
         found.append(Example(image, 0, f"b{lesion.subject}", lesion.fold, scanners[lesion.image_id]))
     for lesion in one_of_each_image(thyroid_data.read(data)):
