@@ -46,7 +46,7 @@ class Models:
     looks: looks.Looks
     device: torch.device
     organs: organ.Classifier | None = None
-    """For images whose headers do not name the organ; without it these are taken to be what the route says."""
+    """For images whose headers do not name the organ; without it these are not analysed."""
 
     @property
     def wanted(self) -> str:
@@ -149,11 +149,13 @@ def _is_silent(clip: Clip) -> bool:
 
 
 def _check_header(clip: Clip, models: Models) -> None:
-    """Refuse what the header says is the other organ.
+    """Refuse what the header says is the other organ, and what nothing tells of.
 
     Raises:
         NotAnalysed: with what says so.
     """
+    if _is_silent(clip) and models.organs is None:
+        raise NotAnalysed("its header does not name the organ")
     if not _is_silent(clip) and clip.part.value != models.wanted:
         raise NotAnalysed(f"the header says {clip.part}, not {models.wanted}")
 

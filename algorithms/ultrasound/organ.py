@@ -117,7 +117,7 @@ def load(path: Path, device: str = "cpu") -> Classifier:
     """
     weights = load_file(path)
     networks = []
-    for k in sorted({name.split(".")[0] for name in weights}, key=int):
+    for k in sorted({name.partition(".")[0] for name in weights}):
         network = OrganNetwork()
         wanted = dict(network.named_parameters())
         mine = {name.removeprefix(f"{k}."): v for name, v in weights.items() if name.startswith(f"{k}.")}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import math
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from algorithms.thyroid_us import train_data as thyroid_data  # noqa: E402
 from algorithms.ultrasound import augment, organ  # noqa: E402
 from algorithms.ultrasound.batches import one_of_each_image  # noqa: E402
 from algorithms.ultrasound.resample import Square, cut  # noqa: E402
-from algorithms.ultrasound.train_jobs import data_folder  # noqa: E402
+from algorithms.ultrasound.train_jobs import data_folder, write_manifest  # noqa: E402
 from dicom_node.run import frame_colour, tissue  # noqa: E402
 from dicom_node.run.frames import decoded  # noqa: E402
 from dicom_node.run.images import read_header  # noqa: E402
@@ -226,11 +226,12 @@ def main() -> None:
         print(f"fold {fold}: {len(known)} images", flush=True)
         networks.append(train(known, fold, chosen.steps))
         organ.save(networks, chosen.work / "organ.safetensors")
-    content = (chosen.work / "organ.safetensors").read_bytes()
     for name in ALGORITHMS:
-        (HERE.parent / name / "models").mkdir(exist_ok=True)
-        (HERE.parent / name / "models" / "organ.safetensors").write_bytes(content)
-    print(f"weights:\n  organ:\n    file: models/organ.safetensors\n    sha256: {hashlib.sha256(content).hexdigest()}")
+        folder = HERE.parent / name
+        (folder / "models").mkdir(exist_ok=True)
+        shutil.copyfile(chosen.work / "organ.safetensors", folder / "models" / "organ.safetensors")
+        written = write_manifest(folder)
+        print(f"{name}: {'algorithm.yaml names the weights' if written else 'its other weights are still to be made'}")
 
 
 if __name__ == "__main__":
