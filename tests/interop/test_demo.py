@@ -12,8 +12,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from dicom_node.testing.heart import Ventricle
 from dicom_node.run.registry import load_registry
+from dicom_node.testing.heart import Ventricle
 from dicom_node.testing.phantom_cine import CineSequence
 from tests.conftest import data_dir
 
