@@ -45,7 +45,7 @@ def image(key: str, *drawn: Drawn, about: str = "Mammasonographie", **header: ob
 @pytest.fixture
 def site(tmp_path, pacs, monkeypatch) -> Iterator[Site]:  # noqa: F811
     monkeypatch.setattr(app, "WorkerPool", InlinePool)
-    install(tmp_path / "algorithms", "breast_us", "thyroid_us")
+    install(tmp_path / "algorithms")
     s = Site(tmp_path, pacs, ROUTES, ("seg", "sr", "contours", "sc"))
     yield s
     s.node.stop()
@@ -201,7 +201,7 @@ def test_beside_a_good_image_it_is_left_out_and_named(site, tmp_path):
 
 def test_what_looks_unlike_the_training_data_is_not_scored(tmp_path, pacs, monkeypatch):  # noqa: F811
     monkeypatch.setattr(app, "WorkerPool", InlinePool)
-    install(tmp_path / "algorithms", "breast_us", limit=0.0)
+    install(tmp_path / "algorithms", ["breast_us"], limit=0.0)
     site = Site(tmp_path, pacs, ROUTES.split("\n  - {name: thyroid")[0])
     try:
         site.send(save(tmp_path / "in", [image("one")]))
