@@ -15,7 +15,10 @@ from algorithms.ultrasound import looks, networks
 from algorithms.ultrasound.calibrate import Calibration
 from algorithms.ultrasound.train_jobs import write_manifest
 from dicom_node.run.registry import DEFAULT_FOLDER
+from dicom_node.testing.phantom_ultrasound import Lesion
 
+NODULE = Lesion(depth=20, across=2, radii=(5, 8), echo=-30, behind=0, lobes=0)
+"""Dark enough for the stand-in."""
 OUTPUTS = {"breast_us": 4, "thyroid_us": 6}
 FIND = '''
 """A stand-in for the networks: what is dark and large is a lesion."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dicom_node.testing.phantom_cine import write_cine
 from dicom_node.testing.phantom_head import write_head
-from dicom_node.testing.phantom_ultrasound import ultrasound_study
-from tests.ultrasound_algorithms import install
+from dicom_node.testing.phantom_ultrasound import Probe, dataset, draw
+from dicom_node.testing.series import save
+from tests.ultrasound_algorithms import NODULE, install
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Case:
 
 
 def _write_breast(folder: Path) -> list[Path]:
-    return ultrasound_study(folder, header={"StudyDescription": "US breast", "SeriesDescription": "Left breast"})
+    shown = draw(Probe(), NODULE)
+    about = {"StudyDescription": "US breast", "SeriesDescription": "Left breast"}
+    return save(folder, [dataset([shown.screen], regions=[(shown.box, shown.spacing)], header=about)])
 
 
 CASES = (
