@@ -6,6 +6,7 @@ All is real but the networks: in their place a finder calls dark patches lesions
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from algorithms.ultrasound import looks, networks
 from algorithms.ultrasound.calibrate import Calibration
 from algorithms.ultrasound.train_jobs import write_manifest
 from dicom_node.run.registry import DEFAULT_FOLDER
+from dicom_node.testing.phantom_ultrasound import Lesion
 
+NODULE = Lesion(depth=20, across=2, radii=(5, 8), echo=-30, behind=0, lobes=0)
+"""Dark enough for the stand-in."""
 OUTPUTS = {"breast_us": 4, "thyroid_us": 6}
 FIND = '''
 """A stand-in for the networks: what is dark and large is a lesion."""
@@ -62,12 +66,11 @@ def grade(regions, boxes, graders, *, ace=False):
 '''
 
 
-def install(folder: Path, *organs: str, limit: float = 1e9, stand_in: bool = True) -> None:
+def install(folder: Path, organs: Sequence[str] = ("breast_us", "thyroid_us"), limit: float = 1e9) -> None:
     """Put the algorithms into ``folder``; what lies farther than ``limit`` from the training data looks unlike it."""
     skip = shutil.ignore_patterns("models", "algorithm.yaml", "__pycache__")
     shutil.copytree(DEFAULT_FOLDER / "ultrasound", folder / "ultrasound", ignore=skip)
-    if stand_in:
-        (folder / "ultrasound" / "find.py").write_text(FIND, encoding="utf-8")
+    (folder / "ultrasound" / "find.py").write_text(FIND, encoding="utf-8")
     for organ in organs:
         shutil.copytree(DEFAULT_FOLDER / organ, folder / organ, ignore=skip)
         models = folder / organ / "models"

@@ -25,6 +25,7 @@ from dicom_node.encode.uids import ResultUids
 ROLE = "sc"
 SERIES_OFFSET = 3
 """Series Number after the SEG's."""
+_LATERALITY = {"left": "L", "right": "R"}
 
 
 def build_secondary_capture(
@@ -54,7 +55,8 @@ def build_secondary_capture(
     if source.flat:
         # A screen's picture may show a name even where tissue is; what the header says of it stays true.
         ds.BurnedInAnnotation = "YES" if _annotated(by_uid[str(p.image.SOPInstanceUID)] for p in drawn) else "NO"
-        ds.Laterality = source.first.get("Laterality") or ""
+        sides = {s.laterality for s in findings.segments}
+        ds.Laterality = _LATERALITY.get(sides.pop(), "") if len(sides) == 1 else ""
     return ds
 
 

@@ -14,18 +14,17 @@ from dicom_node import app
 from dicom_node.check.objects import content
 from dicom_node.model.states import RUN_ENDED, RunState, StudyState
 from dicom_node.store.runs import RunRow
-from dicom_node.testing.phantom_ultrasound import Drawn, Lesion, Probe, dataset, draw
+from dicom_node.testing.phantom_ultrasound import Drawn, Probe, dataset, draw
 from dicom_node.testing.series import phantom_uid, save
 from tests.faults.inline_pool import InlinePool
 from tests.faults.test_workflow import Site, pacs, until  # noqa: F401 - a fixture
-from tests.ultrasound_algorithms import install
+from tests.ultrasound_algorithms import NODULE, install
 
 ROUTES = """
 rules:
   - {name: breast, algorithm: breast_us, when: {Modality: US, body_part: breast}, deliver_to: [pacs]}
   - {name: thyroid, algorithm: thyroid_us, when: {Modality: US, body_part: thyroid}, deliver_to: [pacs]}
 """
-NODULE = Lesion(depth=20, across=2, radii=(5, 8), echo=-30, behind=0, lobes=0)
 SHOWN = draw(Probe(), NODULE)
 EMPTY = draw(Probe(seed=3), None)
 
@@ -45,7 +44,7 @@ def image(key: str, *drawn: Drawn, about: str = "Mammasonographie", **header: ob
 @pytest.fixture
 def site(tmp_path, pacs, monkeypatch) -> Iterator[Site]:  # noqa: F811
     monkeypatch.setattr(app, "WorkerPool", InlinePool)
-    install(tmp_path / "algorithms", "breast_us", "thyroid_us")
+    install(tmp_path / "algorithms")
     s = Site(tmp_path, pacs, ROUTES, ("seg", "sr", "contours", "sc"))
     yield s
     s.node.stop()
@@ -201,7 +200,7 @@ def test_beside_a_good_image_it_is_left_out_and_named(site, tmp_path):
 
 def test_what_looks_unlike_the_training_data_is_not_scored(tmp_path, pacs, monkeypatch):  # noqa: F811
     monkeypatch.setattr(app, "WorkerPool", InlinePool)
-    install(tmp_path / "algorithms", "breast_us", limit=0.0)
+    install(tmp_path / "algorithms", ["breast_us"], limit=0.0)
     site = Site(tmp_path, pacs, ROUTES.split("\n  - {name: thyroid")[0])
     try:
         site.send(save(tmp_path / "in", [image("one")]))
