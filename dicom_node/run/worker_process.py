@@ -66,7 +66,7 @@ def main(
             algorithm, jobs = connection.recv()
         except (EOFError, OSError):
             return  # the node has ended, and so do we
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         try:
             if algorithm.manifest.id not in loaded:
                 loaded[algorithm.manifest.id] = load_algorithm(algorithm, machine["device"])
@@ -80,6 +80,7 @@ def main(
         usage = resource.getrusage(resource.RUSAGE_SELF)
         common = {
             "seconds": time.perf_counter() - started,
+            "cpu_seconds": time.process_time() - cpu,
             "peak_memory_mb": usage.ru_maxrss / 1024,
             "machine": machine,
         }

@@ -96,6 +96,7 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
         "read_seconds",
         "infer_seconds",
         "seconds",
+        "cpu_seconds",
         "peak_memory_mb",
         "details",
         "notes",
