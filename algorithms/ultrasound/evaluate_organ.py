@@ -40,13 +40,17 @@ def judged(examples: Sequence[Example], networks: Sequence[organ.OrganNetwork]) 
     found = np.zeros((len(examples), 3))
     for fold, network in zip(train_organ.FOLDS, networks, strict=False):
         mine = [k for k, e in enumerate(examples) if e.fold == fold]
-        for start in range(0, len(mine), 32):
-            some = mine[start : start + 32]
-            found[some] = organ.Classifier([network]).probabilities([examples[k].image for k in some]).numpy()
+        found[mine] = asked(organ.Classifier([network]), [examples[k] for k in mine])
     return found
 
 
-def refused(examples: Sequence[Example], probabilities: Array, wanted: str) -> Array:
+def asked(classifier: organ.Classifier, examples: Sequence[Example]) -> Array:
+    """Probabilities (n, 3), some images at a time."""
+    parts = [examples[k : k + 32] for k in range(0, len(examples), 32)]
+    return np.concatenate([np.zeros((0, 3)), *(classifier.probabilities([e.image for e in p]).numpy() for p in parts)])
+
+
+def refused(probabilities: Array, wanted: str) -> Array:
     """Which images the algorithm of an organ would turn away."""
     return np.array([organ.unlike(wanted, p.tolist()) is not None for p in probabilities])
 
@@ -74,7 +78,7 @@ def figures_of(examples: Sequence[Example], probabilities: Array) -> Figures:
         if (labels == k).any()
     }
     for wanted in ("breast", "thyroid"):
-        away = refused(examples, probabilities, wanted)
+        away = refused(probabilities, wanted)
         own = labels == organ.CLASSES.index(wanted)
         if own.any():
             result[f"{wanted}_turned_away"] = share(
@@ -143,8 +147,7 @@ def main() -> None:
             file = chosen.work / f"without {name}.safetensors"
             mine = [e for e in examples if e.scanner == name]
             if file.exists():
-                probabilities = organ.load(file).probabilities([e.image for e in mine]).numpy()
-                left_out[name] = figures_of(mine, probabilities)
+                left_out[name] = figures_of(mine, asked(organ.load(file), mine))
         figures["scanner left out"] = left_out
     text = json.dumps(figures, indent=1)
     print(text)

@@ -12,7 +12,7 @@ import torch
 
 from algorithms.breast_us.algorithm import BREAST
 from algorithms.thyroid_us.algorithm import THYROID
-from algorithms.ultrasound import analyse, find, looks, networks, organ, train_organ
+from algorithms.ultrasound import analyse, evaluate_organ, find, looks, networks, organ, train_organ
 from algorithms.ultrasound.calibrate import Calibration
 from dicom_node.algorithm import Findings, NotAnalysed
 from dicom_node.run.frames import Clip, open_clip
@@ -198,3 +198,42 @@ def test_a_batch_has_as_many_of_each_class() -> None:
     assert images.shape == (3 * train_organ.EACH, 1, organ.SIZE, organ.SIZE)
     assert torch.bincount(labels).tolist() == [train_organ.EACH] * 3
     assert images.abs().max() <= 1
+
+
+def test_figures_count_what_is_turned_away_and_taken_in() -> None:
+    image = torch.zeros(64, 64)
+    examples = [train_organ.Example(image, label, f"{k}", 1) for k, label in enumerate((0, 0, 1, 2))]
+    probabilities = np.array([[0.9, 0.1, 0], [0.05, 0.95, 0], [0.6, 0.4, 0], [0.0, 0.02, 0.98]])
+
+    figures = evaluate_organ.figures_of(examples, probabilities)
+
+    assert figures["images"] == {"breast": 2, "thyroid": 1, "neither": 1}
+    assert figures["called_right"]["breast"]["value"] == 0.5
+    assert figures["breast_turned_away"]["value"] == 0.5
+    assert figures["others_taken_for_breast"]["value"] == 0.5  # the thyroid of 0.6: not sure enough to turn it away
+    assert figures["thyroid_turned_away"]["value"] == 0.0
+    assert figures["auc_breast_thyroid"] == 0.5
+
+
+def test_each_image_is_judged_by_the_network_that_never_saw_its_patient() -> None:
+    examples = [train_organ.Example(region(k)[:80, :80], 0, f"{k}", fold) for k, fold in enumerate((1, 2, 1))]
+    known = classifier()
+
+    found = evaluate_organ.judged(examples, known.networks)
+
+    for row, example, network in zip(found, examples, [known.networks[k] for k in (0, 1, 0)], strict=True):
+        alone = organ.Classifier([network]).probabilities([example.image])[0].numpy()
+        assert np.allclose(row, alone, atol=1e-5)
+
+
+def test_the_shortcuts_are_looked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey = [torch.rand(64, 80, generator=generator) for _ in range(20)]
+    dark = [train_organ.Example(0.2 * grey[k], 0, f"a{k}", k % 5 + 1) for k in range(10)]
+    light = [train_organ.Example(grey[10 + k], 1, f"b{k}", k % 5 + 1) for k in range(10)]
+    coarse = evaluate_organ.changed([dark[0]], "coarse")[0]
+
+    assert evaluate_organ.nine_numbers([*dark, *light]) > 0.9
+    assert min(coarse.image.shape) == organ.SHARPEST // 2
+    mixed = evaluate_organ.changed([dark[0]], "texture")[0]
+    assert torch.equal(mixed.image.flatten().sort().values, dark[0].image[:64, :64].flatten().sort().values)
