@@ -33,9 +33,10 @@ def diameters(mask: Mask, scale: Scale) -> tuple[float, list[float]]:
     Args:
         mask: (rows, columns), not empty.
     """
-    rows, columns = np.nonzero(mask)
-    corners = np.concatenate([np.stack([rows + down, columns + across], 1) for down in (0, 1) for across in (0, 1)])
-    points = np.unique(corners, axis=0) * np.array(scale)
+    rows = np.flatnonzero(mask.any(1))
+    left, right = mask.argmax(1)[rows], mask.shape[1] - mask[:, ::-1].argmax(1)[rows]
+    corners = [np.stack([rows + down, column], 1) for down in (0, 1) for column in (left, right)]
+    points = np.concatenate(corners) * np.array(scale)
     outer = points[ConvexHull(points).vertices]
     apart = np.linalg.norm(outer[:, None] - outer[None], axis=2)
     longest = float(apart.max())

@@ -59,7 +59,8 @@ class _Page:
         self.columns = 1 if len(pictures) == 1 else 2
         rows = -(-len(pictures) // self.columns)
         self.left = self.columns * (_SIDE + _GAP) + _GAP
-        nothing = [] if findings.label_map.any() else ["No finding: the algorithm marked no voxel of this series."]
+        what = "pixel of these images" if findings.shown else "voxel of this series"
+        nothing = [] if findings.label_map.any() else [f"No finding: the algorithm marked no {what}."]
         notes = [*nothing, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
         self.notes = [line for note in notes for line in _wrap(note)]
         self.values = [m for m in findings.measurements if m.group is None]

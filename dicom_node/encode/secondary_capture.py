@@ -56,7 +56,7 @@ def build_secondary_capture(
         # A screen's picture may show a name even where tissue is; what the header says of it stays true.
         ds.BurnedInAnnotation = "YES" if _annotated(by_uid[str(p.image.SOPInstanceUID)] for p in drawn) else "NO"
         sides = {s.laterality for s in findings.segments}
-        ds.Laterality = _LATERALITY.get(sides.pop(), "") if len(sides) == 1 else ""
+        ds.Laterality = _LATERALITY.get(sides.pop() or "", "") if len(sides) == 1 else ""
     return ds
 
 

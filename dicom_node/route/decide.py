@@ -192,7 +192,8 @@ def _failed(condition: Condition, found: Sequence[Any], c: _Candidate) -> str:
 def _why(rule: Rule, c: _Candidate) -> str:
     asked = [k.keyword for k in rule.when if k.keyword not in ("body_part", "series_kind")]
     also = f"; {', '.join(asked)} as the rule wants" if asked else ""
-    return f"body part {c.part}, series kind {c.kind}, {c.slices} slices{also}"
+    unit = "image" if "US" in words(c.tags, "Modality") else "slice"
+    return f"body part {c.part}, series kind {c.kind}, {c.slices} {unit}{'' if c.slices == 1 else 's'}{also}"
 
 
 def _kind_rank(rule: Rule, c: _Candidate) -> int:

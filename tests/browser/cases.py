@@ -42,5 +42,6 @@ def _write_breast(folder: Path) -> list[Path]:
 CASES = (
     Case("hippocampus", write_head),
     Case("left_ventricle", write_cine, moments=True),
-    Case("breast_us", _write_breast, install=partial(install, organs=("breast_us",))),
+    # OHIF asks a SEG for the orientation of its planes, which ultrasound has not.
+    Case("breast_us", _write_breast, segmentation=False, install=partial(install, organs=("breast_us",))),
 )

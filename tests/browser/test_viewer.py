@@ -136,7 +136,9 @@ def masks_of(seg: Dataset) -> Iterator[tuple[str, int, npt.NDArray[np.bool_]]]:
     planes = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns) > 0
     for plane, frame in zip(planes, seg.PerFrameFunctionalGroupsSequence, strict=True):
         source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        # of a single segment all frames share it
+        identified = frame if "SegmentIdentificationSequence" in frame else seg.SharedFunctionalGroupsSequence[0]
+        number = identified.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         yield str(source), int(number), plane
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ LONG_AXIS, SHORT_AXIS = Code("103339001", "SCT", "Long Axis"), Code("103340004",
 SHOWN = draw(Probe())
 """The picture that every image of the study shows."""
 OTHER = draw(Probe(seed=1), Lesion(depth=24, across=-4, radii=(4, 6)))
+
+
+def named() -> Drawn:
+    """The same, with something written close beside the tissue, as a patient's name may be."""
+    screen = SHOWN.screen.copy()
+    _, left, _, right = SHOWN.box
+    screen[200:260, left - 8 : left - 2] = screen[200:260, right + 2 : right + 8] = 255
+    return replace(SHOWN, screen=screen)
 
 
 def image(key: str, drawn: Sequence[Drawn] = (SHOWN,), *, scale: bool = True, **header: Any) -> Dataset:
