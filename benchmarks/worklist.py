@@ -1,10 +1,10 @@
 """A worklist of single ultrasound images, each a study of its own: how fast does a worker get through?
 
-    python benchmarks/worklist.py [--studies 500] [--algorithm breast_us] [--device auto] [--threads 0] [--json]
+    python benchmarks/worklist.py [--studies 500] [--frames 30] [--algorithm breast_us] [--device auto] [--json]
 
 The studies (phantoms of 640 x 480 pixels) go through the node's worker pool: from the file to saved findings, without
-encoding and delivery. First one alone, when all is warm; then a clip of 30 frames; then all studies, as many waiting at
-once as in a node, with each taken by itself and with those that wait taken together. Weights that are not installed
+encoding and delivery. First one alone, when all is warm; then a clip (``--frames``); then all studies, as many waiting
+at once as in a node, with each taken by itself and with those that wait taken together. Weights that are not installed
 are replaced by untrained ones of the same size (``weights`` says so): the time is the same, the findings are nonsense.
 
 Ends with 1 when a figure falls short: one image within 1 s, a frame of a clip within 0.1 s, 100 images/s on a GPU; or
@@ -109,7 +109,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     about = ABOUT[chosen.algorithm]
     drawn = [draw(Probe(seed=k), Lesion(across=k % 7 - 3, echo=-20)) for k in range(min(DIFFERENT, chosen.studies))]
     paths = [written(folder, f"{k}", [drawn[k % len(drawn)]], about) for k in range(chosen.studies)]
-    clip = written(folder, "clip", [drawn[k % len(drawn)] for k in range(CLIP_FRAMES)], about)
+    clip = written(folder, "clip", [drawn[k % len(drawn)] for k in range(chosen.frames)], about)
     pool = worker.WorkerPool(RunSettings(device=chosen.device, cpu_threads=chosen.threads))
     machine = pool.start()
     try:
@@ -133,8 +133,8 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "analysed": len(saved),
         "one_image_s": round(alone, 3),
         "one_image_cpu_s": round(cpu, 3),
-        "clip_frame_s": round(moving["seconds"] / CLIP_FRAMES, 4),
-        "clip_frame_cpu_s": round(moving["cpu_seconds"] / CLIP_FRAMES, 4),
+        "clip_frame_s": round(moving["seconds"] / chosen.frames, 4),
+        "clip_frame_cpu_s": round(moving["cpu_seconds"] / chosen.frames, 4),
         "images_per_s_alone": round(len(paths) / seconds[1], 2),
         "images_per_s_together": round(len(paths) / seconds[chosen.together], 2),
         "together": chosen.together,
@@ -161,6 +161,7 @@ def main() -> int:
     """Measure, print, and compare with the figures to reach."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=STUDIES)
+    parser.add_argument("--frames", type=int, default=CLIP_FRAMES, help="of the clip")
     parser.add_argument("--algorithm", choices=tuple(OUTPUTS), default="breast_us")
     parser.add_argument("--together", type=int, default=worker.TOGETHER, help="how many a worker takes at once")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -48,4 +48,5 @@ class InlinePool:
             "order": list(dict.fromkeys(str(h.filename) for h in headers)),
             "measurements": [{**asdict(m), "flag": m.flag} for m in findings.measurements],
             "notes": list(findings.notes),
+            "details": dict(findings.details),
         }
