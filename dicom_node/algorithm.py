@@ -1,4 +1,4 @@
-"""What an algorithm author needs, and all of it: a Volume or a Cine comes in, Findings go out.
+"""What an algorithm author needs, and all of it: a Volume, a Cine or Clips come in, Findings go out.
 
 An algorithm is a folder ``algorithms/<id>/`` with ``algorithm.yaml`` (the manifest) and ``algorithm.py``,
 which has one function::
@@ -6,34 +6,41 @@ which has one function::
     def load(bundle: Bundle) -> Callable[[Volume], Findings]
 
 ``load`` is called once in a worker process and returns the function that is called for each series, or, where the
-manifest says ``input: cine``, with the Cine of each study.
+manifest says ``input: cine``, with the Cine of each study; with ``input: frames`` it is called with the Clips of each
+study: its ultrasound images and clips (and may look at several studies at once: :class:`TogetherFunction`).
 Raise :class:`NotAnalysed` with a reason when the input is not fit. No DICOM code is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dicom_node.errors import NotAnalysed
+from dicom_node.model.evidence import Evidence
 from dicom_node.model.result import readable
 
 __all__ = [
     "AlgorithmFunction",
+    "Box",
     "Bundle",
     "Cine",
+    "Clip",
     "Code",
     "Curve",
     "Findings",
     "Frame",
     "Measurement",
     "NotAnalysed",
+    "Picture",
+    "Region",
     "Segment",
+    "TogetherFunction",
     "Volume",
 ]
 
@@ -154,6 +161,87 @@ class Cine:
         return 60000 / float(np.median(known)) if known.size else None
 
 
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels, the last two exclusive."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of an ultrasound picture that shows tissue.
+
+    Attributes:
+        box: (top, left, bottom, right), the last two exclusive.
+        spacing: mm between (rows, columns), or None where the image is not calibrated.
+    """
+
+    box: Box
+    spacing: tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One B-mode picture.
+
+    Attributes:
+        frame: where it came from.
+        gray: uint8, shape (rows, columns): the whole frame, 0 black; what is written over it is filled from around it.
+        written: bool, same shape: pixels that were filled: text, calipers, coloured marks.
+        regions: where tissue is; nothing outside of them is to be looked at.
+    """
+
+    frame: Frame
+    gray: npt.NDArray[np.uint8]
+    written: npt.NDArray[np.bool_]
+    regions: tuple[Region, ...]
+
+
+class Clip(Protocol):
+    """The ultrasound pictures of one SOP instance; a single image is a clip of one.
+
+    Nothing is decoded until it is asked for.
+    """
+
+    @property
+    def SOPInstanceUID(self) -> str:
+        """Of the instance."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of every frame."""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Where tissue is, in every frame."""
+
+    @property
+    def tags(self) -> Mapping[str, Any]:
+        """Header values by DICOM keyword that are of use to an algorithm; nothing that names the patient."""
+
+    @property
+    def part(self) -> Evidence:
+        """The part of the body that the header names, ``unknown`` where it names none, and where it says so."""
+
+    @property
+    def side(self) -> Evidence:
+        """``left``, ``right``, ``both`` or ``unknown``, as the header says."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what is wrong with the header."""
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+
+    def picture(self, index: int) -> Picture:
+        """One picture (``index`` from 0); raises NotAnalysed where it cannot be used."""
+
+    def pictures(self, left_out: list[str] | None = None) -> Iterator[Picture]:
+        """Every picture that can be used, in turn; why others cannot is added to ``left_out``.
+
+        Raises NotAnalysed at the end, when more than a fifth of the frames is damaged or none is left.
+        """
+
+
 @dataclass(frozen=True)
 class Segment:
     """One value of the label map.
@@ -187,7 +275,9 @@ class Measurement:
         site: the finding site.
         laterality: ``"left"``, ``"right"`` or None.
         segments: values of the segments it is of; several add up. Empty: it is of no segment.
-        from_mask: True when the value is the volume of ``segments`` in the label map, in mL or mm3:
+        from_mask: True when the value is the volume of ``segments`` in the label map, in mL or mm3, or, by its code
+            (SCT 103339001 Long Axis, 103340004 Short Axis), the longest diameter of one segment in its plane or the
+            extent across that, from pixel edge to pixel edge, in mm or, of images without a scale, in ``{pixels}``:
             the node then computes it again from the SEG before the result may leave.
         plausible: limits (low, high) outside which the value is flagged in the report, never suppressed.
         method: how it was computed, when the name does not say.
@@ -252,17 +342,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Findings:
-    """What an algorithm found in one Volume or Cine.
+    """What an algorithm found in one Volume or Cine, or in the Clips of a study.
 
     Attributes:
         label_map: uint8, 0 is background. Of a Volume: its shape and grid. Of a Cine: shape (planes, rows, columns),
             one plane for each of ``frames``. Where two frames show the same slice at different times, a segment may
-            be marked in one of them only: what is measured at two times takes two segments.
+            be marked in one of them only: what is measured at two times takes two segments. Of Clips: one plane for
+            each of ``frames``, of which all have the same size.
         segments: one entry for each value that may occur in ``label_map``.
         measurements: in the order of the report.
         frames: the stored image of each plane of ``label_map``; empty: the planes of the Volume in their order.
         curves: courses over time.
         key_planes: indices of planes of ``label_map`` that show best what was found.
+        shown: of each of ``frames`` the boxes that a picture may show, because a patient's name may be written beside
+            them; the node fills it in. Empty: all.
         notes: sentences for the radiologist: what the algorithm could not do, what limits the result.
         details: evidence for the run's record (plain JSON types), not for the report.
     """
@@ -275,6 +368,7 @@ class Findings:
     frames: tuple[Frame, ...] = ()
     curves: tuple[Curve, ...] = ()
     key_planes: tuple[int, ...] = ()
+    shown: tuple[tuple[Box, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.label_map.dtype != np.uint8 or self.label_map.ndim != 3:
@@ -285,6 +379,8 @@ class Findings:
             raise ValueError("label_map holds a value that no segment describes")
         if self.frames and len(self.frames) != len(self.label_map):
             raise ValueError("frames must name an image for each plane of the label map")
+        if self.shown and len(self.shown) != len(self.label_map):
+            raise ValueError("shown must have boxes for each plane of the label map")
         if any(not 0 <= k < len(self.label_map) for k in self.key_planes):
             raise ValueError("key_planes must be indices of planes of the label map")
         names = [m.name for m in self.measurements]
@@ -292,4 +388,14 @@ class Findings:
             raise ValueError("measurement names must be unique")
 
 
-AlgorithmFunction = Callable[[Volume], Findings] | Callable[[Cine], Findings]
+class TogetherFunction(Protocol):
+    """A function of clips that can look at the pictures of several studies at once, which fills a GPU better."""
+
+    def __call__(self, clips: Sequence[Clip]) -> Findings:
+        """Findings of one study."""
+
+    def together(self, studies: Sequence[Sequence[Clip]]) -> Sequence[Findings | NotAnalysed]:
+        """Of several studies, in their order: what calling it with each alone would give, or raise."""
+
+
+AlgorithmFunction = Callable[[Volume], Findings] | Callable[[Cine], Findings] | Callable[[Sequence[Clip]], Findings]

@@ -33,7 +33,7 @@ from dicom_node.receive.vouch import Voucher
 from dicom_node.receive.web import WebListener
 from dicom_node.route.rules import Rule, load_rules
 from dicom_node.run.registry import Algorithm, load_registry
-from dicom_node.run.worker import WorkerPool
+from dicom_node.run.worker import TOGETHER, WorkerPool
 from dicom_node.settings import Settings
 from dicom_node.store.announcements import Announcements
 from dicom_node.store.commitments import Commitments
@@ -53,6 +53,7 @@ _RETENTION_SECONDS = 3600
 _BURIAL_SECONDS = 60
 _FORGET_SECONDS = 30 * 86400  # what was announced of studies that never came
 _ROUTED_AT_ONCE = 4  # a queue gives no more than so many in each poll
+_PICTURES_AT_ONCE = 40  # threads; the engine has 64
 _PULL_SECONDS = 1
 _WORKITEMS_SECONDS = 0.5
 _PRIORS_AT_ONCE = 8  # they wait for archives, and hold no worker
@@ -264,8 +265,11 @@ class Node:
         DBOS(config=config)
         logging.getLogger("dbos").handlers.clear()  # its lines go where ours go, in our format
         DBOS.launch()
-        at_once = {"study": _ROUTED_AT_ONCE, "prior": _PRIORS_AT_ONCE, "analyse": self.services.pool.size + 1}
-        # One run more than there are workers: it is encoded while the next one is inferred.
+        # One run more than there are workers: it is encoded while the next one is inferred. Of pictures, two times
+        # as many as a worker takes together.
+        size = self.services.pool.size
+        pictures = min(2 * TOGETHER * size, _PICTURES_AT_ONCE)
+        at_once = {"study": _ROUTED_AT_ONCE, "prior": _PRIORS_AT_ONCE, "analyse": size + 1, "pictures": pictures}
         for name, limit in at_once.items():
             DBOS.register_queue(QUEUES[name], worker_concurrency=limit, polling_interval_sec=POLL_SECONDS)
         DBOS.register_queue(

@@ -281,7 +281,7 @@ def config_check(config: Config = None) -> None:
         with progress.status("asking torch for its devices, and loading the algorithms ..."):
             worker.start()
             for name in sorted({r.algorithm for r in rules}):
-                answer = worker.call(found[name], None, None)
+                answer = worker.load(found[name])
                 if answer["outcome"] != "loaded":
                     stop(f"algorithm {name} does not load: {answer['reason']}", 2)
     except NodeError as e:

@@ -24,9 +24,11 @@ from dicom_node.beating import draw_beating
 from dicom_node.errors import ConfigurationError, NodeError
 from dicom_node.model.result import readable
 from dicom_node.model.states import RUN_ENDED, RunState, StudyState
+from dicom_node.outlined import draw_outlined
 from dicom_node.overlay import draw_overlay
 from dicom_node.receive.folder import read_folder
 from dicom_node.run.findings_io import load_findings
+from dicom_node.run.registry import load_registry
 from dicom_node.settings import load_settings
 from dicom_node.store.runs import RunRow
 from dicom_node.testing.fake_modality import FakeModality
@@ -40,7 +42,7 @@ _ROUTES = Path(__file__).resolve().parents[1] / "config" / "routes.yaml"
 
 
 def run_demo(input_folder: Path | None, out: Path) -> bool:
-    """Start a node and a fake PACS, send a head and a heart; leave results, pictures and ``summary.json`` in ``out``.
+    """Start a node and a fake PACS, send what stands for patients; leave results, pictures and ``summary.json``.
 
     Returns:
         True if a run ended with every result delivered and confirmed, and nothing is missing in ``out``.
@@ -82,7 +84,8 @@ def _empty(out: Path) -> None:
 
 
 def _phantom(console: Console, folder: Path) -> list[Path]:
-    """Two studies as a scanner would make them: a sagittal T1 head with its localizer, and a cardiac cine."""
+    """Studies as scanners would make them: a sagittal T1 head with its localizer, a cardiac cine, and ultrasound
+    where its algorithms are installed."""
     from dicom_node.testing.phantom_cine import write_cine
     from dicom_node.testing.phantom_head import write_head, write_localizer
 
@@ -95,7 +98,25 @@ def _phantom(console: Console, folder: Path) -> list[Path]:
     with console.status("making a beating heart ..."):
         heart = write_cine(folder / "heart", "series_per_slice", views=True)
     console.print(f"  made      a heart of {len(heart)} images, one series a slice, with other views beside them")
-    return files + heart
+    return files + heart + _ultrasound(console, folder)
+
+
+def _ultrasound(console: Console, folder: Path) -> list[Path]:
+    """An image of a breast, and a clip of a thyroid."""
+    from dicom_node.testing.phantom_ultrasound import ultrasound_study
+
+    made: list[Path] = []
+    installed = load_registry()
+    with console.status("making ultrasound ..."):
+        if "breast_us" in installed:
+            header = {"StudyDescription": "US breast", "ImageLaterality": "L", "PatientID": "PHANTOM-US-1"}
+            made += ultrasound_study(folder / "breast", header=header)
+            console.print("  made      an ultrasound image of a left breast, with text around it")
+        if "thyroid_us" in installed:
+            header = {"StudyDescription": "US thyroid", "ImageLaterality": "R", "PatientID": "PHANTOM-US-2"}
+            made += ultrasound_study(folder / "thyroid", frames=4, header=header)
+            console.print("  made      an ultrasound clip of a right thyroid lobe")
+    return made
 
 
 @contextmanager
@@ -218,12 +239,15 @@ def _report(
 
 
 def _draw(s: Services, run: RunRow, files: list[Path], out: Path) -> None:
-    """A picture of the masks; of a cine a moving one."""
+    """A picture of the masks; of a cine a moving one, of ultrasound the key frames."""
     title = f"{run.algorithm} {run.record['algorithm']['version']}"
     findings = load_findings(s.folder(run.run_id))
     if findings.frames and findings.curves:
         inputs = [s.files.path(i.path) for i in s.index.instances(run.inputs)]
         draw_beating(findings, inputs, out / f"{run.algorithm}_beating.gif", title)
+    elif findings.shown:
+        inputs = [s.files.path(i.path) for i in s.index.instances(run.inputs)]
+        draw_outlined(findings, inputs, out / f"{run.algorithm}_overlay.png", title)
     elif not findings.frames:
         draw_overlay(out / f"{run.algorithm}_seg.dcm", files, out / f"{run.algorithm}_overlay.png", title)
 

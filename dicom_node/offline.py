@@ -22,6 +22,7 @@ from dicom_node.encode.change import study_day
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, ConfigurationError, EncodeError, InvalidInstance, PeerError
 from dicom_node.model.instance import Instance, Series
+from dicom_node.model.routing import STUDY_INPUTS
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.route.decide import decide
 from dicom_node.route.rules import Rule
@@ -87,8 +88,8 @@ def run_offline(
 ) -> dict[str, Any]:
     """Run one algorithm on a folder: the result objects as ``*.dcm``, and ``result.json``, go to ``folder``.
 
-    Of several series the best that the algorithm's manifest accepts is taken, as a node would choose it; for a cine,
-    all of the study that suit.
+    Of several series the best that the algorithm's manifest accepts is taken, as a node would choose it; for a cine
+    or frames, all of the study that suit.
 
     Args:
         prior: a folder with an earlier study of the patient, to compare with.
@@ -166,7 +167,7 @@ def _rules_of(settings: Settings, algorithms: Mapping[str, Algorithm], algorithm
 def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule]) -> tuple[list[Series], str]:
     """The series to analyse, as a node would choose it, and an empty text; or the largest, and why it does not suit.
 
-    One series, but for a cine.
+    One series, but for a cine or frames.
 
     Raises:
         ConfigurationError: two patients in one study.
@@ -188,7 +189,7 @@ def _choose(series: Sequence[Series], algorithm: Algorithm, rules: Sequence[Rule
         raise ConfigurationError("there are only results of this node, which are not analysed again")
     wanted = [s for s in known if not against[s.SeriesInstanceUID]]
     largest = max(wanted or known, key=lambda s: (len(s.instances), s.SeriesInstanceUID))
-    if wanted and manifest.input == "cine":
+    if wanted and manifest.input in STUDY_INPUTS:
         study = sorted((s for s in wanted if s.StudyInstanceUID == largest.StudyInstanceUID), key=_uid)
         return study, ""
     return [largest], against[largest.SeriesInstanceUID]

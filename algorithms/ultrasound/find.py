@@ -26,6 +26,8 @@ PART = 0.25
 """A second lesion has at least this share of the first one's summed probability."""
 MOST = 4
 """Lesions in one region."""
+BATCH = 16
+"""Squares that go through the networks at once."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def find(regions: Sequence[Tensor], finders: Sequence[LesionNetwork]) -> list[li
         return []
     squares = [whole((r.shape[0], r.shape[1])) for r in regions]
     seen = torch.stack([cut(r[None], s, FIND_SIZE) for r, s in zip(regions, squares, strict=True)])
-    likely, _ = predict(finders, as_seen(seen, ace=False))
+    likely, _ = _answers(finders, seen, ace=False)
     return [candidates(one[0], square) for one, square in zip(likely, squares, strict=True)]
 
 
@@ -89,7 +91,7 @@ def grade(
         return []
     squares = [around(box) for box in boxes]
     seen = torch.stack([cut(r[None], s, GRADE_SIZE) for r, s in zip(regions, squares, strict=True)])
-    outlines, grades = predict(graders, as_seen(seen, ace))
+    outlines, grades = _answers(graders, seen, ace=ace)
     results = []
     for region, square, outline, logits in zip(regions, squares, outlines, grades, strict=True):
         likely = put_back(outline[0], square, (region.shape[0], region.shape[1])).cpu().numpy()
@@ -97,6 +99,27 @@ def grade(
         certainty = float(likely[mask].mean()) if mask.any() else 0.0
         results.append(Graded(mask, certainty, logits.cpu()))
     return results
+
+
+def _answers(networks: Sequence[LesionNetwork], squares: Tensor, *, ace: bool) -> tuple[Tensor, Tensor]:
+    """What the networks say of squares (n, 2, rows, columns) that were cut, see :func:`~.networks.predict`.
+
+    Libraries choose the order of sums by the size of a batch, which changes the last bit. So that an image's result
+    does not depend on what else waits, a GPU always gets ``BATCH`` squares, black ones in the place of missing ones; a
+    CPU, which gains little by batches, gets those of one picture or clip alone (see ``analyse.look``).
+    """
+    outlines, grades = [], []
+    for part in torch.split(squares, BATCH):
+        count = len(part)
+        outline, grade = predict(networks, as_seen(part if part.device.type == "cpu" else filled(part), ace), BATCH)
+        outlines.append(outline[:count])
+        grades.append(grade[:count])
+    return torch.cat(outlines), torch.cat(grades)
+
+
+def filled(part: Tensor) -> Tensor:
+    """``BATCH`` squares: these, and black ones."""
+    return torch.cat([part, part.new_zeros(BATCH - len(part), *part.shape[1:])])
 
 
 def _one(mask: Mask, square: Square) -> Mask:

@@ -2,7 +2,7 @@
 
 Each fold of each stage is a job; jobs run side by side (``--lanes``), each in one process with one thread, which on
 few cores is faster than one job with two. A job that was interrupted goes on from its last checkpoint. In the end the
-weights (exponential moving averages, float16) are copied to ``models/``, and what the manifest says of them is printed.
+weights (exponential moving averages, float16) are copied to ``models/``, and the manifest is written.
 """
 
 from __future__ import annotations
@@ -172,20 +172,43 @@ def run_all(script: Path, jobs: list[str], lanes: int, data: Path, work: Path) -
 
 
 def release(training: Training, work: Path) -> None:
-    """Copy the weights to ``models/`` and print what the manifest says of them."""
+    """Copy the weights to ``models/`` and write ``algorithm.yaml``, with which the node knows the algorithm.
+
+    Weights of folds that are not trained are left out; without any network of a stage, or without what
+    ``evaluate.py --write`` writes, there is no manifest yet.
+    """
     folder = training.folder / "models"
     folder.mkdir(exist_ok=True)
-    print("weights:")
-    # calibration and looks are written by evaluate.py --write
+    missing = []
     for name in (*(f"{x}.safetensors" for x in sorted(training.released())), "calibration.json", "looks.json"):
-        file = folder / name
-        if not (work / name).exists() and not file.exists():
-            print(f"  # {name} is still to be made")
-            continue
         if (work / name).exists():
-            shutil.copyfile(work / name, file)
+            shutil.copyfile(work / name, folder / name)
+        if not (folder / name).exists():
+            missing.append(name)
+    print("".join(f"{name} is still to be made\n" for name in missing), end="")
+    if write_manifest(training.folder):
+        print(f"{training.folder.name}/algorithm.yaml is written; its rule stands in config/routes.yaml")
+    else:
+        print("there is no manifest yet: it takes a network of each stage, calibration.json and looks.json")
+
+
+def write_manifest(folder: Path) -> bool:
+    """Write ``algorithm.yaml``: what ``algorithm.yaml.in`` says, and the files of ``models/`` with their SHA-256.
+
+    Returns:
+        whether the weights suffice to run.
+    """
+    files = sorted(p for p in (folder / "models").iterdir() if p.suffix in (".safetensors", ".json"))
+    stages = {p.stem.partition("-")[0] for p in files}
+    if not {"find", "grade", "calibration", "looks"} <= stages:
+        return False
+    lines = ["# Written by train.py; checked at load.", "weights:"]
+    for file in files:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        print(f"  {file.stem}:\n    file: models/{file.name}\n    sha256: {digest}")
+        lines += [f"  {file.stem}:", f"    file: models/{file.name}", f"    sha256: {digest}"]
+    text = (folder / "algorithm.yaml.in").read_text(encoding="utf-8") + "\n".join(lines) + "\n"
+    (folder / "algorithm.yaml").write_text(text, encoding="utf-8")
+    return True
 
 
 def data_folder(given: str | None, folder: Path) -> Path:
@@ -203,7 +226,9 @@ def main(training: Training) -> None:
     )
     parser.add_argument("--lanes", type=int, default=2, help="jobs at a time")
     parser.add_argument("--job", help="only this one: grade-1, say, find-3, or grade_ace-1 for the ablation")
-    parser.add_argument("--release", action="store_true", help="only copy the weights that are there")
+    parser.add_argument(
+        "--release", action="store_true", help="only copy the weights that are there, and write the manifest"
+    )
     arguments = parser.parse_args()
     data = data_folder(arguments.data, training.folder)
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicom_node.model.planes import plane_header
+from dicom_node.model.planes import frame_count, is_flat, plane_header
 
 READ_ERRORS = (
     InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
@@ -65,7 +65,8 @@ class Sources:
     Attributes:
         headers: as given.
         by_uid: the same by SOP Instance UID.
-        planes: the header of each image plane; an enhanced multi-frame object has several.
+        planes: the header of each image plane; a multi-frame object has several.
+        flat: whether they are images without a place in the patient (ultrasound).
         slice_distance: mm between neighbouring slices along the planes' normal, None for a single slice.
     """
 
@@ -75,6 +76,7 @@ class Sources:
         self.series = {text(h, "SeriesInstanceUID") for h in headers}
         self.references = {text(h, "FrameOfReferenceUID") for h in headers}
         self.planes = {(text(h, "SOPInstanceUID"), n): p for h in headers for n, p in _planes(h)}
+        self.flat = any(map(is_flat, headers))
         self.slice_distance = slice_distance(
             [numbers(p, "ImagePositionPatient") for p in self.planes.values()],
             numbers(self.first_plane, "ImageOrientationPatient") if headers else [],
@@ -103,7 +105,7 @@ class Sources:
 
 
 def _planes(header: Dataset) -> Iterator[tuple[int, Dataset]]:
-    for number in range(1, max(1, len(items(header, "PerFrameFunctionalGroupsSequence"))) + 1):
+    for number in range(1, frame_count(header) + 1):
         yield number, plane_header(header, number)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.uid import UID
 
 from dicom_node.check.frames import (
     described_segments,
+    frame_size,
     frames_of,
     is_label_map,
     masks,
@@ -26,6 +28,7 @@ from dicom_node.check.objects import (
     LABEL_MAP,
     SEGMENTATION,
     CodeKey,
+    PlaneKey,
     ResultFile,
     Sources,
     close,
@@ -49,6 +52,7 @@ class SegmentSummary:
     Attributes:
         anatomy: where it is: its Anatomic Region, or its type if that is an anatomical structure; else empty strings.
         millilitres: from its own pixels.
+        plane: the image plane that alone holds the segment, and its mask there; None where there are several.
     """
 
     number: int
@@ -61,6 +65,7 @@ class SegmentSummary:
     anatomy: CodeKey
     voxels: int
     millilitres: float
+    plane: tuple[PlaneKey, npt.NDArray[np.bool_]] | None = None
 
 
 def check_seg(result: ResultFile, sources: Sources, identity: Identity) -> tuple[list[str], dict[int, SegmentSummary]]:
@@ -71,8 +76,8 @@ def check_seg(result: ResultFile, sources: Sources, identity: Identity) -> tuple
         problems += _check_grid(result, sources)
     problems += _check_frames(result, sources)
     problems += _check_algorithm(result, identity)
-    voxels, pixel_problems = _count_voxels(result)
-    segments = _summaries(result, sources, voxels)
+    counted, pixel_problems = _count_voxels(result)
+    segments = _summaries(result, sources, counted)
     return problems + pixel_problems + _check_segments(result, segments), segments
 
 
@@ -100,7 +105,8 @@ def _check_layout(result: ResultFile) -> list[str]:
 def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     ds, name = result.ds, result.name
     problems = []
-    if text(ds, "FrameOfReferenceUID") not in sources.references:
+    references = sources.references | ({""} if sources.flat else set())
+    if text(ds, "FrameOfReferenceUID") not in references:
         problems.append(
             f"{name}: FrameOfReferenceUID is {text(ds, 'FrameOfReferenceUID')}, "
             f"that of the source images is {' or '.join(sorted(sources.references)[:3])}"
@@ -114,6 +120,9 @@ def _check_references(result: ResultFile, sources: Sources) -> list[str]:
                 f"{name}: ReferencedSeriesSequence names the series {text(item, 'SeriesInstanceUID')}, "
                 f"the source images are of {', '.join(sorted(sources.series))}"
             )
+    derived_from = {text(i, "ReferencedSOPInstanceUID") for i in items(ds, "SourceImageSequence")}
+    if strangers := sorted(derived_from - sources.by_uid.keys()):
+        problems.append(f"{name}: SourceImageSequence names {strangers[0]}, which is no source image")
     unknown = sorted(_listed(ds) - sources.by_uid.keys())
     if unknown:
         problems.append(
@@ -132,7 +141,27 @@ def _listed(ds: Dataset) -> set[str]:
     }
 
 
+def _check_flat(result: ResultFile, sources: Sources) -> list[str]:
+    """Of images without a place in the patient the SEG has none either, and each frame has the size of its image."""
+    ds, name = result.ds, result.name
+    groups = [*items(ds, "SharedFunctionalGroupsSequence"), *frames_of(ds)]
+    places = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
+    problems = [
+        f"{name}: it has a {keyword}, but the source images have no place in the patient"
+        for keyword in places
+        if any(keyword in group for group in groups)
+    ]
+    wrong = []
+    for index, frame in enumerate(frames_of(ds), start=1):
+        image = sources.planes.get(source_plane(frame))
+        if image is not None and frame_size(image) != frame_size(ds):
+            wrong.append(f"{name}: frame {index} has {frame_size(ds)} pixels, its source image {frame_size(image)}")
+    return problems + ([summed_up(wrong)] if wrong else [])
+
+
 def _check_grid(result: ResultFile, sources: Sources) -> list[str]:
+    if sources.flat:
+        return _check_flat(result, sources)
     ds, name, first = result.ds, result.name, sources.first_plane
     problems = []
     for keyword in ("Rows", "Columns"):
@@ -158,7 +187,7 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
     """Each frame: its segment, its source image, and that it lies where that image lies."""
     numbers_known = {value(s, "SegmentNumber") for s in described_segments(result.ds)}
     of_all = is_label_map(result.ds)
-    seen: set[tuple[object, tuple[float, ...]]] = set()
+    seen: set[tuple[object, object]] = set()
     indices: set[tuple[float, ...]] = set()
     listed = _listed(result.ds)
     found: dict[str, list[str]] = {}
@@ -170,9 +199,9 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
             found.setdefault("segment", []).append(
                 f"{where} is of segment {segment}, but SegmentSequence has {sorted(map(str, numbers_known))}"
             )
-        key = (segment, tuple(round(p, 3) for p in place))
+        key = (segment, tuple(round(p, 3) for p in place) if place else source_plane(frame))
         if key in seen:
-            found.setdefault("twice", []).append(f"{where} repeats the place {place} of segment {segment}")
+            found.setdefault("twice", []).append(f"{where} repeats the place {place or ''} of segment {segment}")
         seen.add(key)
         dimensions = tuple(numbers((items(frame, "FrameContentSequence") or [Dataset()])[0], "DimensionIndexValues"))
         if not dimensions or dimensions in indices:
@@ -212,7 +241,7 @@ def _check_frame_source(frame: Dataset, place: list[float], sources: Sources) ->
     if text(references[0], "ReferencedSOPClassUID") != text(image, "SOPClassUID"):
         problems.append(("class", f"gives the image {uid} another ReferencedSOPClassUID than it has"))
     expected = numbers(image, "ImagePositionPatient")
-    if not close(place, expected):
+    if not sources.flat and not close(place, expected):
         problems.append(("position", f"lies at {place}, the source image that it refers to lies at {expected}"))
     return problems
 
@@ -248,25 +277,37 @@ def _check_segments(result: ResultFile, segments: dict[int, SegmentSummary]) -> 
     return problems
 
 
-def _count_voxels(result: ResultFile) -> tuple[dict[int, int], list[str]]:
+@dataclass
+class _Counted:
+    """Voxels of a segment, and its first frame and how many it has."""
+
+    plane: tuple[PlaneKey, npt.NDArray[np.bool_]]
+    voxels: int = 0
+    frames: int = 0
+
+
+def _count_voxels(result: ResultFile) -> tuple[dict[int, _Counted], list[str]]:
     """Voxels by segment number."""
     problem = pixel_problem(result)
     if problem:
         return {}, [problem]
-    voxels: dict[int, int] = {}
-    for _, _, number, mask in masks(result.ds):
+    counted: dict[int, _Counted] = {}
+    for _, frame, number, mask in masks(result.ds):
         if isinstance(number, int):
-            voxels[number] = voxels.get(number, 0) + int(np.count_nonzero(mask))
+            of = counted.setdefault(number, _Counted((source_plane(frame), mask)))
+            of.voxels, of.frames = of.voxels + int(np.count_nonzero(mask)), of.frames + 1
     known = [value(s, "SegmentNumber") for s in described_segments(result.ds)]
-    unknown = sorted(set(voxels) - set(known)) if is_label_map(result.ds) else []
-    return voxels, [f"{result.name}: the label map holds {unknown[0]}, which no segment describes"] if unknown else []
+    unknown = sorted(set(counted) - set(known)) if is_label_map(result.ds) else []
+    return counted, [f"{result.name}: the label map holds {unknown[0]}, which no segment describes"] if unknown else []
 
 
-def _summaries(result: ResultFile, sources: Sources, voxels: dict[int, int]) -> dict[int, SegmentSummary]:
+def _summaries(result: ResultFile, sources: Sources, counted: dict[int, _Counted]) -> dict[int, SegmentSummary]:
     volume = _voxel_volume(result.ds, sources)
     segments = {}
     for item in described_segments(result.ds):
         number = int(value(item, "SegmentNumber") or 0)
+        found = counted.get(number)
+        voxels = found.voxels if found else 0
         kind = (items(item, "SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
         segments[number] = SegmentSummary(
             number=number,
@@ -277,8 +318,9 @@ def _summaries(result: ResultFile, sources: Sources, voxels: dict[int, int]) -> 
             tracking_id=text(item, "TrackingID"),
             tracking_uid=text(item, "TrackingUID"),
             anatomy=_anatomy(item),
-            voxels=voxels.get(number, 0),
-            millilitres=voxels.get(number, 0) * volume / 1000,
+            voxels=voxels,
+            millilitres=voxels * volume / 1000,
+            plane=found.plane if found and found.frames == 1 and voxels else None,
         )
     return segments
 

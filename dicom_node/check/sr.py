@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from dicom_node.check.axes import axis_problem
 from dicom_node.check.change import other_evidence
 from dicom_node.check.identity import MANUFACTURER, Identity
 from dicom_node.check.objects import (
@@ -41,6 +42,7 @@ LATERALITY = ("SCT", "272741003")
 REFERENCED_SEGMENT = ("DCM", "121191")
 SOURCE_SERIES = ("DCM", "121232")
 VOLUME = ("SCT", "118565006")
+LONG_AXIS, SHORT_AXIS = ("SCT", "103339001"), ("SCT", "103340004")
 
 NOT_ANALYSED = "Not analysed, because"
 MILLILITRES: Mapping[str, float] = {"mL": 1.0, "ml": 1.0, "cm3": 1.0, "mm3": 1e-3, "uL": 1e-3, "L": 1e3, "l": 1e3}
@@ -80,7 +82,7 @@ def check_sr(
         ]
     for index, group in enumerate(groups, start=1):
         where = f"{result.name}: measurement group {_tracking(group)[0] or index}"
-        problems += _check_group(where, group, segs, identity)
+        problems += _check_group(where, group, segs, identity, sources)
     described = {uid for group in groups for uid in [_tracking(group)[1]]}
     for seg in segs.values():
         for s in seg.segments.values():
@@ -183,7 +185,9 @@ def _check_references(result: ResultFile, segs: Mapping[str, SegObject], sources
     return problems
 
 
-def _check_group(where: str, group: Dataset, segs: Mapping[str, SegObject], identity: Identity) -> list[str]:
+def _check_group(
+    where: str, group: Dataset, segs: Mapping[str, SegObject], identity: Identity, sources: Sources
+) -> list[str]:
     problems = []
     tracking_id, tracking_uid = _tracking(group)
     if not tracking_id:
@@ -207,7 +211,7 @@ def _check_group(where: str, group: Dataset, segs: Mapping[str, SegObject], iden
         problems += _check_segment(where, group, s)
     for item in content(group):
         if text(item, "ValueType") == "NUM":
-            problems += _check_number(where, item, own, segs)
+            problems += _check_number(where, item, own, segs, sources)
     return problems
 
 
@@ -233,8 +237,10 @@ def _check_segment(where: str, group: Dataset, s: SegmentSummary) -> list[str]:
     ]
 
 
-def _check_number(where: str, item: Dataset, own: Sequence[SegmentSummary], segs: Mapping[str, SegObject]) -> list[str]:
-    """A measurement has a number and a unit; a volume is computed again from the mask."""
+def _check_number(
+    where: str, item: Dataset, own: Sequence[SegmentSummary], segs: Mapping[str, SegObject], sources: Sources
+) -> list[str]:
+    """A measurement has a number and a unit; a volume and an axis are computed again from the mask."""
     measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
     found = numbers(measured, "FloatingPointValue") or numbers(measured, "NumericValue")
     decimal = numbers(measured, "NumericValue")
@@ -251,6 +257,10 @@ def _check_number(where: str, item: Dataset, own: Sequence[SegmentSummary], segs
             more, reference_problems = _segments(f"{where}: {name}", child, segs)
             segments += more
             problems += reference_problems
+    if _name(item) in (LONG_AXIS, SHORT_AXIS):
+        # of ultrasound all axes are of the outline
+        segments = segments or (list(own) if sources.flat else [])
+        return problems + _check_axis(f"{where}: {name}", item, found[0], unit[1], segments, sources)
     if _name(item) == VOLUME and own:
         segments = segments or list(own)
     if (_name(item) == VOLUME or segments) and not (unit[0] == "UCUM" and unit[1] in MILLILITRES):
@@ -258,6 +268,22 @@ def _check_number(where: str, item: Dataset, own: Sequence[SegmentSummary], segs
     elif segments:
         problems += _check_volume(where, name, found[0] * MILLILITRES[unit[1]], segments)
     return problems
+
+
+def _check_axis(
+    where: str, item: Dataset, length: float, unit: str, segments: Sequence[SegmentSummary], sources: Sources
+) -> list[str]:
+    """A length that is an axis of one segment in its plane, measured again there."""
+    if not segments or not sources.headers:
+        return []
+    plane = segments[0].plane
+    if len(segments) > 1 or plane is None:
+        return [f"{where} is an axis, but its mask does not lie in one plane"]
+    header = sources.planes.get(plane[0])
+    if header is None:
+        return []  # said of the SEG
+    problem = axis_problem(length, unit, _name(item) == LONG_AXIS, plane[1], header)
+    return [f"{where} {problem}"] if problem else []
 
 
 def _check_volume(where: str, name: str, millilitres: float, segments: Iterable[SegmentSummary]) -> list[str]:

@@ -70,15 +70,17 @@ def check_capture(result: ResultFile, sources: Sources) -> list[str]:
     """Every problem of a Secondary Capture that can be read from its header."""
     ds, name = result.ds, result.name
     problems = []
-    if text(ds, "BurnedInAnnotation") != "NO":
-        problems.append(f"{name}: BurnedInAnnotation is {text(ds, 'BurnedInAnnotation') or 'absent'}, not NO")
+    references = items(ds, "SourceImageSequence")
+    drawn = [sources.by_uid.get(_instance(r), Dataset()) for r in references]
+    expected = "YES" if sources.flat and any(text(h, "BurnedInAnnotation") == "YES" for h in drawn) else "NO"
+    if sources.headers and text(ds, "BurnedInAnnotation") != expected:
+        problems.append(f"{name}: BurnedInAnnotation is {text(ds, 'BurnedInAnnotation') or 'absent'}, not {expected}")
     if _RESEARCH not in text(ds, "ImageComments").lower():
         problems.append(f"{name}: ImageComments does not say 'research use only'")
     size = int(np.prod([int(text(ds, k) or 0) for k in ("Rows", "Columns", "SamplesPerPixel")]))
     held = len(ds.get("PixelData") or b"")
     if held != size + size % 2:
         problems.append(f"{name}: it has {held} bytes of pixels, its size asks for {size}")
-    references = items(ds, "SourceImageSequence")
     if not references:
         problems.append(f"{name}: SourceImageSequence is empty")
     return problems + _unknown(name, references, sources)

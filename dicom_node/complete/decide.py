@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dicom_node.model.evidence import Announced, By, Count, Verdict
+from dicom_node.model.completeness import Announced, By, Count, Verdict
 from dicom_node.settings import CompleteSettings
 
 SHORT_QUIET_SECONDS: Final = 0.3

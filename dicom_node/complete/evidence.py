@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dicom_node.complete.decide import SHORT_QUIET_SECONDS, decide, next_question
-from dicom_node.model.evidence import Announced, Count, Verdict
+from dicom_node.model.completeness import Announced, Count, Verdict
 from dicom_node.settings import Settings, Source
 from dicom_node.store.announcements import Announcements, Said
 from dicom_node.store.counts import Counts

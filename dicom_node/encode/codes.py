@@ -21,6 +21,7 @@ _UNIT_MEANINGS: Mapping[str, str] = {
     "mL": "milliliter",
     "mL/mL": "milliliter per milliliter",
     "mm": "millimeter",
+    "{pixels}": "pixels",
     "mm2": "square millimeter",
     "mm3": "cubic millimeter",
     "cm": "centimeter",

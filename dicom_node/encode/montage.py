@@ -59,7 +59,8 @@ class _Page:
         self.columns = 1 if len(pictures) == 1 else 2
         rows = -(-len(pictures) // self.columns)
         self.left = self.columns * (_SIDE + _GAP) + _GAP
-        nothing = [] if findings.label_map.any() else ["No finding: the algorithm marked no voxel of this series."]
+        what = "pixel of these images" if findings.shown else "voxel of this series"
+        nothing = [] if findings.label_map.any() else [f"No finding: the algorithm marked no {what}."]
         gaps = [] if shows_all(findings) else [UNDRAWN]
         notes = [*nothing, *gaps, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
         self.notes = [line for note in notes for line in _wrap(note)]
@@ -134,7 +135,7 @@ class _Page:
 def _letters(pen: ImageDraw.ImageDraw, picture: Picture) -> None:
     """Which image, and which side of the patient is where."""
     middle, far = _SIDE // 2, _SIDE - 6
-    pen.text((6, 4), picture.caption, _GREY, _font(14))
+    pen.text((6, 4), picture.caption, _WHITE, _font(14), stroke_width=2, stroke_fill=_BLACK)  # on bright tissue too
     places = (((6, middle), "lm"), ((far, middle), "rm"), ((middle, 4), "ma"), ((middle, far), "md"))
     for letter, (place, anchor) in zip(picture.edges, places, strict=True):
         pen.text(place, letter, _WHITE, _font(15), anchor=anchor)

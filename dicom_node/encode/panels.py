@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
-from dicom_node.algorithm import Findings
+from dicom_node.algorithm import Box, Findings
+from dicom_node.encode.common import build
 from dicom_node.encode.outlines import best_first, outlines
 from dicom_node.encode.source import Plane
 from dicom_node.errors import EncodeError
@@ -71,10 +74,30 @@ def picture_of(findings: Findings, index: int, plane: Plane, header: Dataset) ->
     lines = tuple((s.value, line) for s in findings.segments for line in outlines(labels == s.value))
     number = str(header.get("InstanceNumber") or index + 1)
     caption = f"image {number}" if plane.number is None else f"image {number}, frame {plane.number}"
+    screen = _for_screen(stored, header)
+    if findings.shown:
+        tissue = findings.shown[index]
+        return Picture(_only(screen, tissue), lines, _around(labels, tissue), caption, ("", "", "", ""))
     row_mm, column_mm = _spacing(plane.image)
     marked = np.argwhere((findings.label_map > 0).any(axis=0))
     box = _box(marked, labels.shape, row_mm, column_mm)
-    return Picture(_for_screen(stored, header), lines, box, caption, _edges(plane.image))
+    return Picture(screen, lines, box, caption, _edges(plane.image))
+
+
+def _only(screen: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> npt.NDArray[np.uint8]:
+    """The picture within the boxes: beside them a name may be written."""
+    kept = np.zeros_like(screen)
+    for top, left, bottom, right in boxes:
+        kept[top:bottom, left:right] = screen[top:bottom, left:right]
+    return kept
+
+
+def _around(labels: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> tuple[float, float, float, float]:
+    """The square around the box with most of what is marked, or the first."""
+    top, left, bottom, right = max(boxes, key=lambda b: int((labels[b[0] : b[2], b[1] : b[3]] > 0).sum()))
+    half = max(bottom - top, right - left) / 2
+    row, column = (top + bottom) / 2, (left + right) / 2
+    return column - half, row - half, column + half, row + half
 
 
 def _read(header: Dataset, frame_number: int) -> npt.NDArray[np.generic]:
@@ -90,6 +113,9 @@ def _read(header: Dataset, frame_number: int) -> npt.NDArray[np.generic]:
 
 def _for_screen(stored: npt.NDArray[np.generic], header: Dataset) -> npt.NDArray[np.uint8]:
     """Grey levels between the 1st and 99.5th percentile of the plane; colours as they are."""
+    if header.get("PhotometricInterpretation") == "PALETTE COLOR":
+        coloured = build("picture", lambda: apply_color_lut(stored, header))
+        stored = coloured if coloured.dtype == np.uint8 else coloured >> 8
     if stored.ndim == 3:
         return np.ascontiguousarray(stored[..., :3], dtype=np.uint8)
     values = stored.astype(np.float64)

@@ -5,7 +5,7 @@ Outlines on the images that show them best, the values, curves. No name, number 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import highdicom.sc
 import numpy as np
@@ -25,6 +25,7 @@ from dicom_node.encode.uids import ResultUids
 ROLE = "sc"
 SERIES_OFFSET = 3
 """Series Number after the SEG's."""
+_LATERALITY = {"left": "L", "right": "R"}
 
 
 def build_secondary_capture(
@@ -51,7 +52,16 @@ def build_secondary_capture(
     ds = build("Secondary Capture", lambda: _image(page, source, context))
     finish(ds, source, context)
     _complete(ds, drawn, source, context)
+    if source.flat:
+        # A screen's picture may show a name even where tissue is; what the header says of it stays true.
+        ds.BurnedInAnnotation = "YES" if _annotated(by_uid[str(p.image.SOPInstanceUID)] for p in drawn) else "NO"
+        sides = {s.laterality for s in findings.segments}
+        ds.Laterality = _LATERALITY.get(sides.pop() or "", "") if len(sides) == 1 else ""
     return ds
+
+
+def _annotated(headers: Iterable[Dataset]) -> bool:
+    return any(h.get("BurnedInAnnotation") == "YES" for h in headers)
 
 
 def _image(page: npt.NDArray[np.uint8], source: Source, context: Context) -> Dataset:

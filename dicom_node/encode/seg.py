@@ -17,7 +17,7 @@ from dicom_node.algorithm import Findings, Segment
 from dicom_node.encode.codes import concept, for_research, laterality, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
-from dicom_node.encode.frames import refer_to_frames, slices_of, stand_ins
+from dicom_node.encode.frames import refer_to_frames, slices_of, stand_ins, take_off_places
 from dicom_node.encode.source import Source
 from dicom_node.encode.uids import ResultUids
 from dicom_node.errors import EncodeError
@@ -64,17 +64,21 @@ def build_seg(
     role = encoded_role("seg", encoding)
     slices = slices_of(findings, source.planes)
     pixels = findings.label_map if len(slices) == len(source.planes) else _stacked(findings, slices)
-    images = [source.planes[planes[0]].image for planes in slices]
-    given = stand_ins(images) if findings.frames else images
+    first = [source.planes[planes[0]] for planes in slices]
+    given = stand_ins(first) if findings.frames else [plane.image for plane in first]
     seg: Dataset = build("SEG", lambda: _segmentation(pixels, findings.segments, given, context, encoding))
     if findings.frames:
         refer_to_frames(seg, findings.label_map, source.planes)
+    if source.flat:
+        take_off_places(seg, source.planes)
     finish(seg, source, context)
     if "BodyPartExamined" in source.first:
         seg.BodyPartExamined = source.first.BodyPartExamined
     seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uids.dimension_organization(role)
     for item in seg.DimensionIndexSequence:
         item.DimensionOrganizationUID = uids.dimension_organization(role)
+    if source.flat:
+        return seg
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     if source.slice_distance is None:
         measures.pop("SpacingBetweenSlices", None)

@@ -22,7 +22,7 @@ from pydicom.multival import MultiValue
 
 from dicom_node.algorithm import Frame
 from dicom_node.errors import EncodeError
-from dicom_node.model.planes import plane_header
+from dicom_node.model.planes import is_flat, plane_header
 
 # Kept verbatim, ill-formed or not: a result must carry the identity that its images carry.
 _IDENTITY = (
@@ -58,12 +58,24 @@ class Plane:
     """Where one plane of a label map lies.
 
     Attributes:
-        image: the plane's own position, orientation and spacing, and the UIDs of the image it is of.
+        image: the plane's own position, orientation and spacing, and the UIDs of the image it is of. Of ultrasound
+            (``flat``) there is no more than rows and columns.
         number: Frame Number, from 1, in a multi-frame image; None: the image is a single one.
     """
 
     image: Dataset
     number: int | None = None
+
+    @property
+    def flat(self) -> bool:
+        """Whether it has no place in the patient."""
+        return is_flat(self.image)
+
+    @property
+    def label(self) -> str:
+        """Which image it is, for people; of the patient nothing is said."""
+        image = f"image {self.image.InstanceNumber}" if self.image.get("InstanceNumber") else "image"
+        return image if self.number is None else f"{image}, frame {self.number}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,11 @@ class Source:
     slice_distance: float | None
     patient_name: DataElement
     character_set: str | list[str]
+
+    @property
+    def flat(self) -> bool:
+        """Whether the planes have no place in the patient."""
+        return bool(self.planes) and self.planes[0].flat
 
     @property
     def first(self) -> Dataset:
@@ -117,6 +134,8 @@ def read_source(
     """
     if not headers:
         raise EncodeError("there is no source image")
+    if on_grid and not frames and any(map(is_flat, headers)):
+        raise EncodeError("findings on ultrasound must name the frame of each plane")
     alone = on_grid and not frames
     images = tuple(_tidy(header, alone) for header in headers)
     for keyword in (
@@ -129,7 +148,10 @@ def read_source(
             raise EncodeError(f"the source images have {len(values)} different values of {keyword}")
     planes = _planes(headers, frames) if frames else tuple(Plane(image) for image in images if on_grid)
     distance = None
-    if planes:
+    if any(plane.flat for plane in planes):
+        if not all(plane.flat for plane in planes):
+            raise EncodeError("the findings are of images with and without a place in the patient")
+    elif planes:
         # Of frames, some slices may be missing: the step is that of all images.
         placed = [h for header in headers for h in _each_plane(header)] if frames else [p.image for p in planes]
         distance = slice_distance(placed)
@@ -160,7 +182,8 @@ def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane,
         is_frame = (_numbers(header, "NumberOfFrames", 1) or [0])[0] > 0
         planes.append(Plane(image, frame.number if is_frame else None))
     for plane in planes:
-        plane.image.FrameOfReferenceUID = planes[0].image.FrameOfReferenceUID
+        if not plane.flat:
+            plane.image.FrameOfReferenceUID = planes[0].image.FrameOfReferenceUID
     return tuple(planes)
 
 
@@ -189,12 +212,13 @@ def slice_distance(images: Sequence[Dataset]) -> float | None:
 
 def _tidy(header: Dataset, on_grid: bool) -> Dataset:
     image = Dataset()
-    for keyword in _UIDS if not on_grid else (*_UIDS, "FrameOfReferenceUID"):
+    placed = on_grid and not is_flat(header)
+    for keyword in _UIDS if not placed else (*_UIDS, "FrameOfReferenceUID"):
         value = _text(header, keyword)
         if not value:
             raise EncodeError(f"a source image has no {keyword}")
         setattr(image, keyword, value)
-    if on_grid and (_numbers(header, "NumberOfFrames", 1) or [1])[0] > 1:
+    if placed and (_numbers(header, "NumberOfFrames", 1) or [1])[0] > 1:
         raise EncodeError("multi-frame source images are not supported: the slices must be single-frame images")
     for keyword in _IDENTITY:
         _add(image, keyword, _text(header, keyword))
@@ -214,7 +238,16 @@ def _tidy(header: Dataset, on_grid: bool) -> Dataset:
         if number:
             setattr(image, keyword, f"{number[0]:.6g}")
     if on_grid:
+        _tidy_size(header, image)
+    if placed:
         _tidy_geometry(header, image)
+    elif on_grid:
+        reference = _text(header, "FrameOfReferenceUID")
+        if reference:
+            image.FrameOfReferenceUID = reference
+        number = _numbers(header, "InstanceNumber", 1)
+        if number:
+            image.InstanceNumber = f"{number[0]:.0f}"
     return image
 
 
@@ -227,6 +260,9 @@ def _tidy_geometry(header: Dataset, image: Dataset) -> None:
     thickness = _numbers(header, "SliceThickness", 1)
     if thickness and thickness[0] > 0:
         image.SliceThickness = _decimal(thickness[0])
+
+
+def _tidy_size(header: Dataset, image: Dataset) -> None:
     for keyword in ("Rows", "Columns"):
         size = _value(header, keyword)
         if not isinstance(size, int) or size < 1:

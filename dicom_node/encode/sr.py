@@ -32,6 +32,8 @@ from dicom_node.model.result import DEFAULT_ENCODING, SegEncoding, encoded_role
 
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
 MASK_VOLUME_UNITS = ("mL", "mm3")
+MASK_AXES = ("103339001", "103340004")  # SCT Long Axis, Short Axis
+MASK_AXIS_UNITS = ("mm", "{pixels}")
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
@@ -60,9 +62,10 @@ def build_report(
     """
     groups = build("SR", lambda: _Groups(findings, seg, source, context, prior).all())
     remarks: list[Dataset] = [_code(codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded)]
-    if seg is None and findings.segments:
+    if seg is None and (findings.segments or not findings.measurements):
         remarks.append(_code(codes.DCM.Finding, codes.DCM.Absent))
-        remarks.append(comment("No finding: the algorithm marked no voxel of this series."))
+        what = "pixel of these images" if source.flat else "voxel of this series"
+        remarks.append(comment(f"No finding: the algorithm marked no {what}."))
     remarks.extend(comment(note) for note in findings.notes)
     evidence = [*source.images, *([seg] if seg is not None else [])]
     role_key = ("findings", str(seg.SOPInstanceUID) if seg is not None else "", *context.compared)
@@ -315,8 +318,10 @@ class _Groups:
 
     def _measurement(self, m: Measurement) -> sr.Measurement:
         """TID 300. A number that is of segments refers to them (TID 320), so that it can be computed again."""
-        if m.from_mask and m.unit not in MASK_VOLUME_UNITS:
-            raise EncodeError(f"{m.name} is a mask's volume in {m.unit}: it takes {' or '.join(MASK_VOLUME_UNITS)}")
+        units = MASK_AXIS_UNITS if m.code.value in MASK_AXES else MASK_VOLUME_UNITS
+        if m.from_mask and m.unit not in units:
+            what = "axis" if units is MASK_AXIS_UNITS else "volume"
+            raise EncodeError(f"{m.name} is a mask's {what} in {m.unit}: it takes {' or '.join(units)}")
         if m.from_mask and m.value > 0 and not self.present.intersection(m.segments):
             raise EncodeError(f"{m.name} is {m.value} {m.unit}, but its segments have no voxel")
         images = None

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-CODE_SEQUENCES: Final = ("AnatomicRegionSequence",)
+CODE_SEQUENCES: Final = ("AnatomicRegionSequence", "ProcedureCodeSequence")
 """Sequences kept as a list of ``{"CodeValue", "CodingSchemeDesignator", "CodeMeaning"}``."""
+
+STUDY_INPUTS: Final = ("cine", "frames")
+"""Inputs of algorithms that take all series of a study that suit, in one run."""
 
 ROUTING_KEYWORDS: Final = (
     "SOPClassUID",
@@ -44,6 +47,9 @@ ROUTING_KEYWORDS: Final = (
     "EchoTrainLength",
     "DiffusionBValue",
     "ContrastBolusAgent",
+    "PerformedProcedureStepDescription",
+    "TransducerType",
+    "TransducerData",
     "ConvolutionKernel",
     "KVP",
     "CardiacNumberOfImages",

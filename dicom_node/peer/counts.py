@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from dicom_node import log
 from dicom_node.errors import PeerError
-from dicom_node.model.evidence import is_image_class
+from dicom_node.model.completeness import is_image_class
 from dicom_node.model.instance import valid_uid
 from dicom_node.peer.association import associate
 from dicom_node.peer.find import FIND_CONTEXTS, find

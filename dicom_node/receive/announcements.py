@@ -15,7 +15,7 @@ from pynetdicom.sop_class import InstanceAvailabilityNotification
 from sqlalchemy.exc import OperationalError
 
 from dicom_node import log
-from dicom_node.model.evidence import By, StepState
+from dicom_node.model.completeness import By, StepState
 from dicom_node.model.instance import valid_uid
 from dicom_node.receive.ian import read_notification
 from dicom_node.receive.mpps import read_change, read_step

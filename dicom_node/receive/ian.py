@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydicom import Dataset
 
-from dicom_node.model.evidence import Announcement, Image, is_image_class
+from dicom_node.model.completeness import Announcement, Image, is_image_class
 from dicom_node.receive.refusal import needed, needed_items, needed_uid
 
 _GONE = "UNAVAILABLE"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from dicom_node.model.evidence import Announcement, Image, StepState
+from dicom_node.model.completeness import Announcement, Image, StepState
 from dicom_node.receive.refusal import INVALID_ATTRIBUTE_VALUE, Refused, items, needed, needed_items, needed_uid
 
 

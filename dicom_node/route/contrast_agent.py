@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dicom_node.route.evidence import fold, spaced, values
+from dicom_node.model.evidence import fold, spaced, values
 
 _NONE: Final = frozenset({"", "none", "no", "n", "0", "nein", "non", "ohne", "native", "nativ"})
 _WITHOUT: Final = re.compile(

@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dicom_node.model.body_part import infer_body_part
+from dicom_node.model.evidence import Evidence, number, numbers, values, words
 from dicom_node.model.instance import Series
-from dicom_node.route.body_part import infer_body_part
+from dicom_node.model.organ import infer_organ
+from dicom_node.model.routing import STUDY_INPUTS
 from dicom_node.route.contrast_agent import enhanced
-from dicom_node.route.evidence import Evidence, number, numbers, values, words
 from dicom_node.route.heartbeats import cine_together
 from dicom_node.route.rules import Condition, Rule
 from dicom_node.route.series_kind import infer_series_kind, slice_count, without_localizers
 
 # People type into these: a reason must not repeat what may be a name.
 _FREE_TEXT = frozenset(
-    {"StudyDescription", "SeriesDescription", "ProtocolName", "ContrastBolusAgent", "StationName", "InstitutionName"}
+    {"StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription", "TransducerData"}
+    | {"ContrastBolusAgent", "StationName", "InstitutionName"}
 )
 
 
@@ -83,9 +86,9 @@ def decide(series: Sequence[Series], rules: Sequence[Rule], accepts: Mapping[str
 
     The node's own results never count. Within a rule the best series is wanted: first the kind that the rule names
     first, then native before contrast-enhanced, original before derived, more slices, finer voxels, lower Series
-    Number. Each that suits is wanted if the rule says ``series: all``, or if the algorithm takes a cine, which
-    scanners send in one series or in many. An algorithm that an earlier rule runs is not run again by a later one,
-    except on other series by a rule with ``series: all``.
+    Number. Each that suits is wanted if the rule says ``series: all``, or if the algorithm takes a cine or frames,
+    which scanners send in one series or in many. An algorithm that an earlier rule runs is not run again by a later
+    one, except on other series by a rule with ``series: all``.
 
     Args:
         series: the series of one study.
@@ -110,7 +113,9 @@ def _candidate(series: Series, kind: Evidence | None) -> _Candidate:
     images = [i for i in series.instances if number(i.tags, "Rows")]
     tags = without_localizers(images)[0].tags if images else series.tags
     kind = kind or infer_series_kind(series)
-    return _Candidate(series, tags, kind, infer_body_part(tags), slice_count(series))
+    ultrasound = "US" in words(tags, "Modality")
+    part = infer_organ([i.tags for i in images]) if ultrasound else infer_body_part(tags)
+    return _Candidate(series, tags, kind, part, slice_count(series))
 
 
 def _order(c: _Candidate) -> tuple[float, str]:
@@ -124,7 +129,7 @@ def _apply(
     """One rule's routes; series that it wants are added to ``taken``."""
     against = {c.series.SeriesInstanceUID: _against(rule, c, accepts) for c in candidates}
     suitable = [c for c in candidates if not against[c.series.SeriesInstanceUID]]
-    choose = rule.series == "best" and accepts.get("input") != "cine"
+    choose = rule.series == "best" and accepts.get("input") not in STUDY_INPUTS
     best = min(suitable, key=lambda c: _rank(rule, c), default=None)
     earlier = dict(taken)
     routes = []
@@ -187,7 +192,8 @@ def _failed(condition: Condition, found: Sequence[Any], c: _Candidate) -> str:
 def _why(rule: Rule, c: _Candidate) -> str:
     asked = [k.keyword for k in rule.when if k.keyword not in ("body_part", "series_kind")]
     also = f"; {', '.join(asked)} as the rule wants" if asked else ""
-    return f"body part {c.part}, series kind {c.kind}, {c.slices} slices{also}"
+    unit = "image" if "US" in words(c.tags, "Modality") else "slice"
+    return f"body part {c.part}, series kind {c.kind}, {c.slices} {unit}{'' if c.slices == 1 else 's'}{also}"
 
 
 def _kind_rank(rule: Rule, c: _Candidate) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dicom_node.model.evidence import Evidence, number, numbers, words
 from dicom_node.model.instance import Series
-from dicom_node.route.evidence import Evidence, number, numbers, words
 
 _CLOCKS: Final = ("TriggerTime", "TemporalPositionIdentifier")
 _FEWEST = 8

@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dicom_node.errors import ConfigurationError
+from dicom_node.model.body_part import BODY_PARTS
 from dicom_node.model.routing import CODE_SEQUENCES, ROUTING_KEYWORDS
-from dicom_node.route.body_part import BODY_PARTS
 from dicom_node.route.series_kind import SERIES_KINDS
 
 INFERRED: Final = ("body_part", "series_kind", "calling_ae_title", "called_ae_title", "images")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from operator import sub
 from typing import Any, Final
 
+from dicom_node.model.evidence import UNKNOWN, Evidence, fold, number, numbers, spaced, values, words
 from dicom_node.model.instance import Instance, Series
-from dicom_node.route.evidence import UNKNOWN, Evidence, fold, number, numbers, spaced, values, words
 
 SERIES_KINDS: Final = (
     "t1_volume",  # T1, thin or many slices

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dicom_node.algorithm import Code, Curve, Findings, Frame, Measurement, Segment
+from dicom_node.algorithm import Box, Code, Curve, Findings, Frame, Measurement, Segment
 
 
 def save_findings(findings: Findings, folder: Path) -> None:
@@ -24,6 +24,7 @@ def save_findings(findings: Findings, folder: Path) -> None:
         "frames": [asdict(f) for f in findings.frames],
         "curves": [asdict(c) for c in findings.curves],
         "key_planes": findings.key_planes,
+        "shown": findings.shown,
     }
     (folder / "findings.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
 
@@ -42,6 +43,7 @@ def load_findings(folder: Path) -> Findings:
         frames=tuple(Frame(**f) for f in rest["frames"]),
         curves=tuple(_curve(c) for c in rest["curves"]),
         key_planes=tuple(rest["key_planes"]),
+        shown=tuple(tuple(_box(b) for b in boxes) for boxes in rest["shown"]),
     )
 
 
@@ -55,6 +57,11 @@ def _measurement(m: dict[str, Any]) -> Measurement:
     derivation = Code(**m["derivation"]) if m["derivation"] else None
     fixed = {"code": Code(**m["code"]), "site": Code(**m["site"]), "segments": tuple(m["segments"])}
     return Measurement(**{**m, **fixed, "plausible": limits, "derivation": derivation})
+
+
+def _box(b: list[int]) -> Box:
+    top, left, bottom, right = b
+    return top, left, bottom, right
 
 
 def _curve(c: dict[str, Any]) -> Curve:

@@ -8,18 +8,12 @@ from dataclasses import dataclass
 import pydicom
 from pydicom import Dataset
 
+from dicom_node.algorithm import Region
 from dicom_node.errors import NotAnalysed
+from dicom_node.model.planes import ULTRASOUND
 from dicom_node.run.images import HEADER_ERRORS, image_type, number, numbers
 from dicom_node.run.tissue import Box
 
-ULTRASOUND = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.3",  # Ultrasound Multi-frame Image Storage (Retired)
-        "1.2.840.10008.5.1.4.1.1.3.1",
-        "1.2.840.10008.5.1.4.1.1.6",  # Ultrasound Image Storage (Retired)
-        "1.2.840.10008.5.1.4.1.1.6.1",
-    }
-)
 _VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 
 TWO_D, M_MODE, SPECTRAL = 1, 2, 3
@@ -46,19 +40,6 @@ SLACK = 2
 """Pixels by which a region may stick out of its image."""
 FINEST, COARSEST = 0.01, 2.0
 """mm per pixel that an ultrasound picture can have."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of the image that shows tissue.
-
-    Attributes:
-        box: (top, left, bottom, right), the last two exclusive.
-        spacing: mm between (rows, columns), or None where the image is not calibrated.
-    """
-
-    box: Box
-    spacing: tuple[float, float] | None
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.pixels.utils import iter_pixels
 
-from dicom_node.algorithm import Frame
+from dicom_node.algorithm import Frame, Picture, Region
 from dicom_node.errors import NotAnalysed
+from dicom_node.model import organ
+from dicom_node.model.evidence import Evidence
 from dicom_node.run import frame_colour, tissue
-from dicom_node.run.frame_regions import Region, check_class, describe, pixel_spacing
+from dicom_node.run.frame_regions import check_class, describe, pixel_spacing
 from dicom_node.run.images import (
+    HEADER_ERRORS,
     PIXEL_TAGS,
     TAGS,
     check_one_patient,
@@ -51,23 +53,6 @@ _SPOILT = "the pixel data are damaged, incomplete or compressed in an unknown wa
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One B-mode picture.
-
-    Attributes:
-        frame: where it came from.
-        gray: uint8, shape (rows, columns): the whole frame, 0 black; what is written over it is filled from around it.
-        written: bool, same shape: pixels that were filled: text, calipers, coloured marks.
-        regions: where tissue is; nothing outside of them is to be looked at.
-    """
-
-    frame: Frame
-    gray: npt.NDArray[np.uint8]
-    written: npt.NDArray[np.bool_]
-    regions: tuple[Region, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class Clip:
     """The pictures of one SOP instance (a single image is a clip of one); nothing is decoded until it is asked for.
 
@@ -78,6 +63,8 @@ class Clip:
         count: how many frames there are.
         regions: where tissue is, with mm between (rows, columns) where the header tells; the same in every frame.
         tags: header values by DICOM keyword that are of use to an algorithm; nothing that names the patient.
+        part: what the header says is shown, one of ``model.body_part.BODY_PARTS``, and where it says so.
+        side: the same of its laterality: ``left``, ``right``, ``both``, ``unknown``.
         notes: sentences about what is wrong with the header.
     """
 
@@ -87,6 +74,8 @@ class Clip:
     count: int
     regions: tuple[Region, ...]
     tags: Mapping[str, Any]
+    part: Evidence
+    side: Evidence
     notes: tuple[str, ...]
     _header: Dataset = field(repr=False)
     _space: str | None = None
@@ -202,6 +191,7 @@ def _clip(path: Path, header: Dataset) -> Clip:
     notes = list(described.notes)
     if space:
         notes.append(f"The header names {photometric(header)} pixels, but they are {space}: they were read as these.")
+    spoken = _anatomy(header)
     return Clip(
         path=path,
         SOPInstanceUID=str(header.SOPInstanceUID),
@@ -209,10 +199,28 @@ def _clip(path: Path, header: Dataset) -> Clip:
         count=count,
         regions=regions,
         tags=plain_tags(header, FRAME_TAGS),
+        part=organ.infer_organ([spoken]),
+        side=organ.infer_side(spoken),
         notes=tuple(notes),
         _header=header,
         _space=space,
     )
+
+
+def _anatomy(header: Dataset) -> dict[str, Any]:
+    """What the header says of the organ and its side, as the index keeps it; spoilt codes say nothing."""
+    found = dict(plain_tags(header, organ.KEYWORDS))
+    for keyword in organ.CODES:
+        try:
+            items = list(header.get(keyword) or ())
+            found[keyword] = [plain_tags(item, ("CodeValue", "CodeMeaning")) for item in items]
+            for item in items:
+                modifiers = list(item.get("AnatomicRegionModifierSequence") or ())
+                if modifiers:
+                    found["AnatomicRegionModifierSequence"] = [plain_tags(m, ("CodeValue",)) for m in modifiers]
+        except HEADER_ERRORS:
+            continue
+    return found
 
 
 def _first(header: Dataset, path: Path, count: int) -> tuple[frame_colour.Samples, str | None]:

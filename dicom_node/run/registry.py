@@ -66,9 +66,9 @@ class Manifest(_Part):
     """For people; stands in every result."""
     version: str = Field(min_length=1, max_length=64)
     description: str
-    input: Literal["volume", "cine"]
+    input: Literal["volume", "cine", "frames"]
     """``volume``: one series of parallel slices at even steps. ``cine``: a study's beating short-axis stack, from
-    all its series that the rule wants."""
+    all its series that the rule wants. ``frames``: a study's ultrasound images and clips, from all such series."""
     accepts: Accepts = Accepts()
     procedure: CodeEntry
     """How the images were made: the report's Procedure Reported (PS3.16 CID 100)."""

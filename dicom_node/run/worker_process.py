@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -26,12 +27,14 @@ import numpy as np
 from pydicom import Dataset
 
 from dicom_node import log
-from dicom_node.algorithm import AlgorithmFunction, Bundle, Cine, Findings, Volume
+from dicom_node.algorithm import AlgorithmFunction, Bundle, Cine, Clip, Findings, Volume
 from dicom_node.errors import AlgorithmError, NotAnalysed
 from dicom_node.run.cine import read_cine
 from dicom_node.run.findings_io import save_findings
+from dicom_node.run.frames import read_frames
 from dicom_node.run.registry import Algorithm
 from dicom_node.run.volumes import read_volume
+from dicom_node.run.worker import Job
 
 SEED = 20260101
 
@@ -46,8 +49,9 @@ def main(
 ) -> None:
     """Answer requests until the other end goes away.
 
-    A request is ``(algorithm, paths, out)``; ``paths`` None only loads the algorithm. The answer is a dict with
-    ``outcome``: ``"found"``, ``"not_analysed"`` (and ``reason``), ``"failed"`` (``reason``) or ``"loaded"``.
+    A request is ``(algorithm, jobs)``; without jobs the algorithm is only loaded. The answer has ``answers``, one for
+    each job (or one), dicts with ``outcome``: ``"found"``, ``"not_analysed"`` (and ``reason``), ``"failed"``
+    (``reason``) or ``"loaded"``; or it has ``restart`` and ``reason``: the device cannot be used any more.
     """
     log.configure(log_format, log_file, log_level)
     threading.Thread(target=_end_with_the_node, daemon=True).start()
@@ -59,35 +63,48 @@ def main(
     connection.send(machine)
     while True:
         try:
-            algorithm, paths, out = connection.recv()
+            algorithm, jobs = connection.recv()
         except (EOFError, OSError):
             return  # the node has ended, and so do we
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         try:
             if algorithm.manifest.id not in loaded:
                 loaded[algorithm.manifest.id] = load_algorithm(algorithm, machine["device"])
                 logger.info("algorithm_loaded", algorithm=algorithm.manifest.id, device=machine["device"])
-            answer: dict[str, Any] = {"outcome": "loaded"}
-            if paths is not None:
-                answer = _analyse(
-                    loaded[algorithm.manifest.id], algorithm.manifest.input, paths, out, machine["device"]
-                )
-        except NotAnalysed as e:
-            answer = {"outcome": "not_analysed", "reason": str(e)}
+            answers = _analyse_all(loaded[algorithm.manifest.id], algorithm, jobs, machine["device"], logger)
+        except _DeviceLost as e:
+            connection.send({"restart": True, "reason": str(e)})
+            continue
         except Exception as e:  # noqa: BLE001 - the process's border: whatever an algorithm raises becomes an answer
-            where = traceback.extract_tb(e.__traceback__)[-1]
-            # The message of a foreign exception may hold header values, so only its kind and place are logged.
-            reason = f"{type(e).__name__} in {Path(where.filename).name}:{where.lineno}"
-            logger.error("algorithm_failed", algorithm=algorithm.manifest.id, reason=reason)
-            answer = {"outcome": "failed", "reason": f"the algorithm failed ({reason}): {e}"}
-            # After a CUDA error, out of memory included, only a fresh process can use the device again.
-            if isinstance(e, RuntimeError) and machine["device"] != "cpu":
-                answer["restart"] = True
+            answers = [_failed(e, algorithm, machine["device"], logger)] * max(1, len(jobs))
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        answer["seconds"] = time.perf_counter() - started
-        answer["peak_memory_mb"] = usage.ru_maxrss / 1024
-        answer["machine"] = machine
-        connection.send(answer)
+        common = {
+            "seconds": time.perf_counter() - started,
+            "cpu_seconds": time.process_time() - cpu,
+            "peak_memory_mb": usage.ru_maxrss / 1024,
+            "machine": machine,
+        }
+        connection.send({"answers": [{**answer, **common} for answer in answers]})
+
+
+class _DeviceLost(Exception):
+    """After a CUDA error, out of memory included, only a fresh process can use the device again."""
+
+
+def _failed(error: Exception, algorithm: Algorithm, device: str, logger: Any) -> dict[str, Any]:
+    """The answer for what an algorithm raised.
+
+    Raises:
+        _DeviceLost: it may have been the device.
+    """
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    # The message of a foreign exception may hold header values, so only its kind and place are logged.
+    reason = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}"
+    logger.error("algorithm_failed", algorithm=algorithm.manifest.id, reason=reason)
+    said = f"the algorithm failed ({reason}): {error}"
+    if isinstance(error, RuntimeError) and device != "cpu":
+        raise _DeviceLost(said) from error
+    return {"outcome": "failed", "reason": said}
 
 
 def _end_with_the_node() -> None:
@@ -138,53 +155,147 @@ def _import(folder: Path, name: str) -> ModuleType:
     return module
 
 
-def _analyse(function: AlgorithmFunction, kind: str, paths: list[Path], out: Path, device: str) -> dict[str, Any]:
+def _analyse_all(
+    function: AlgorithmFunction, algorithm: Algorithm, jobs: Sequence[Job], device: str, logger: Any
+) -> list[dict[str, Any]]:
+    """One answer for each job; one that is bad does not touch the others."""
+    if not jobs:
+        return [{"outcome": "loaded"}]
+    read: dict[int, _Read] = {}
+    answers: dict[int, dict[str, Any]] = {}
+    for k, job in enumerate(jobs):
+        started = time.perf_counter()
+        try:
+            given, headers, notes = read_input(algorithm.manifest.input, list(job.paths))
+        except NotAnalysed as e:
+            answers[k] = {"outcome": "not_analysed", "reason": str(e)}
+        except Exception as e:  # noqa: BLE001 - the job's border
+            answers[k] = _failed(e, algorithm, device, logger)
+        else:
+            read[k] = _Read(given, headers, notes, job.out, time.perf_counter() - started)
+    started = time.perf_counter()
+    results = _results(function, [r.given for r in read.values()], device)
+    seconds = (time.perf_counter() - started) / max(1, len(read))
+    for (k, source), result in zip(read.items(), results, strict=True):
+        if isinstance(result, NotAnalysed):
+            answers[k] = {"outcome": "not_analysed", "reason": str(result)}
+            continue
+        try:
+            if not isinstance(result, Findings):
+                raise result
+            answers[k] = _answer(result, source) | {"infer_seconds": seconds}
+        except Exception as e:  # noqa: BLE001 - the job's border
+            answers[k] = _failed(e, algorithm, device, logger)
+    return [answers[k] for k in range(len(jobs))]
+
+
+@dataclass(frozen=True)
+class _Read:
+    given: Given
+    headers: list[Dataset]
+    notes: tuple[str, ...]
+    out: Path
+    seconds: float
+
+
+def _results(function: AlgorithmFunction, given: Sequence[Given], device: str) -> list[Findings | Exception]:
+    """What the algorithm says of each; what it raises stands in the place of the findings."""
+    together = getattr(function, "together", None)
+    if together is not None and len(given) > 1:
+        try:
+            with _ready(device):
+                return list(together(given))
+        except Exception as e:
+            if isinstance(e, RuntimeError) and device != "cpu":
+                raise
+            # one of them made it fail: alone, only that one does
+    results: list[Findings | Exception] = []
+    for one in given:
+        try:
+            with _ready(device):
+                found = function(one)  # type: ignore[arg-type]  # the manifest's input says which it takes
+            if not isinstance(found, Findings):
+                raise AlgorithmError(f"the algorithm returned {type(found).__name__}, not Findings")
+            results.append(found)
+        except Exception as e:  # noqa: BLE001 - the job's border
+            results.append(e)
+    return results
+
+
+@contextmanager
+def _ready(device: str) -> Iterator[None]:
+    """As every algorithm runs: seeded, without gradients, on a GPU with bfloat16 where that is enough."""
     import torch
 
-    started = time.perf_counter()
-    given, headers, source_notes = read_input(kind, paths)
-    read = time.perf_counter()
     _seed()
     with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device != "cpu"):
-        findings = function(given)  # type: ignore[arg-type]  # the manifest's input says which it takes
-    if not isinstance(findings, Findings):
-        raise AlgorithmError(f"the algorithm returned {type(findings).__name__}, not Findings")
-    _check_grid(findings, given)
-    findings = replace(findings, notes=(*findings.notes, *source_notes))
-    save_findings(findings, out)
+        yield
+
+
+def _answer(findings: Findings, source: _Read) -> dict[str, Any]:
+    """Save the findings; what the node is told of them."""
+    findings = placed(findings, source.given)
+    findings = replace(findings, notes=(*findings.notes, *source.notes))
+    save_findings(findings, source.out)
     measurements = [{**asdict(m), "flag": m.flag} for m in findings.measurements]
     return {
         "outcome": "found",
-        "order": list(dict.fromkeys(str(h.filename) for h in headers)),
+        "order": list(dict.fromkeys(str(h.filename) for h in source.headers)),
         "measurements": json.loads(json.dumps(measurements)),
         "notes": list(findings.notes),
         "details": dict(findings.details),
-        "read_seconds": read - started,
-        "infer_seconds": time.perf_counter() - read,
+        "read_seconds": source.seconds,
     }
 
 
-def read_input(kind: str, paths: list[Path]) -> tuple[Volume | Cine, list[Dataset], tuple[str, ...]]:
+Given = Volume | Cine | Sequence[Clip]
+
+
+def read_input(kind: str, paths: list[Path]) -> tuple[Given, list[Dataset], tuple[str, ...]]:
     """What the algorithm is given, the headers that it came from in its order, and notes."""
     if kind == "cine":
         cine = read_cine(paths)
         return cine.cine, [header for phase in cine.headers for header in phase], cine.notes
+    if kind == "frames":
+        frames = read_frames(paths)
+        return frames.clips, list(frames.headers), frames.notes
     source = read_volume(paths)
     return source.volume, list(source.headers), tuple(source.notes)
 
 
-def _check_grid(findings: Findings, given: Volume | Cine) -> None:
-    """Raises AlgorithmError where the label map cannot be laid over the images."""
+def placed(findings: Findings, given: Given) -> Findings:
+    """The findings, of clips with what may be shown of each plane.
+
+    Raises:
+        AlgorithmError: the label map cannot be laid over the images.
+    """
     shape = findings.label_map.shape
     if isinstance(given, Volume):
         if findings.frames or shape != given.array.shape:
             raise AlgorithmError("the algorithm's label map is not on the grid of the series")
-        return
+        return findings
+    if not isinstance(given, Cine):
+        return _on_clips(findings, given)
     known = {frame for phase in given.frames for frame in phase}
     if len(findings.frames) != shape[0] or not known.issuperset(findings.frames):
         raise AlgorithmError("the algorithm's label map does not name a frame of the cine for each of its planes")
     if shape[1:] != given.array.shape[2:]:
         raise AlgorithmError("the algorithm's label map is not on the grid of the cine")
+    return findings
+
+
+def _on_clips(findings: Findings, clips: Sequence[Clip]) -> Findings:
+    by_uid = {clip.SOPInstanceUID: clip for clip in clips}
+    if len(findings.frames) != len(findings.label_map) or not findings.frames:
+        raise AlgorithmError("the algorithm's label map does not name a frame for each of its planes")
+    for frame in findings.frames:
+        clip = by_uid.get(frame.SOPInstanceUID)
+        if clip is None or not 1 <= frame.number <= len(clip):
+            raise AlgorithmError("the algorithm's label map names a frame that none of the clips has")
+        if clip.shape != findings.label_map.shape[1:]:
+            raise AlgorithmError("the algorithm's label map does not have the size of the frames that it names")
+    regions = [by_uid[frame.SOPInstanceUID].regions for frame in findings.frames]
+    return replace(findings, shown=tuple(tuple(r.box for r in of_plane) for of_plane in regions))
 
 
 def _seed() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dicom_node.model.evidence import Announced, Announcement, By, Image, StepState, is_image_class
+from dicom_node.model.completeness import Announced, Announcement, By, Image, StepState, is_image_class
 from dicom_node.store import tables as t
 from dicom_node.store.index import insert
 

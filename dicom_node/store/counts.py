@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.model.evidence import By, Count, Verdict
+from dicom_node.model.completeness import By, Count, Verdict
 from dicom_node.store import tables as t
 from dicom_node.store.index import insert
 

@@ -17,6 +17,7 @@ from dicom_node.check.results import check_results
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, CheckFailed, EncodeError
 from dicom_node.model.result import ResultObject, encoded_role
+from dicom_node.model.routing import STUDY_INPUTS
 from dicom_node.model.states import DeliveryState, RunState
 from dicom_node.run.findings_io import load_findings
 from dicom_node.run.registry import Algorithm
@@ -103,9 +104,11 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
     machine = answer.pop("machine")
     keys = (
         "waited_seconds",
+        "together",
         "read_seconds",
         "infer_seconds",
         "seconds",
+        "cpu_seconds",
         "peak_memory_mb",
         "details",
         "notes",
@@ -161,10 +164,11 @@ def run_headers(s: Services, run: RunRow, answer: Mapping[str, Any]) -> list[pyd
 def replaced_reports(s: Services, run: RunRow) -> tuple[ResultObject, ...]:
     """The reports of the same input's last revision that went out, which this run's reports replace.
 
-    A cine's input is the study, of which late series may come first: its run need not name the same series again.
+    The input of a cine, or of frames, is the study, of which late series may come first: its run need not name
+    the same series again.
     """
     algorithm = s.algorithms.get(run.algorithm)
-    of_study = algorithm is not None and algorithm.manifest.input == "cine"
+    of_study = algorithm is not None and algorithm.manifest.input in STUDY_INPUTS
     earlier = [
         r
         for r in s.runs.all(run.study_uid)
@@ -293,7 +297,7 @@ def retry(s: Services, run_id: str) -> None:
         if not failed:
             algorithm = s.algorithms.get(run.algorithm)
             if algorithm is None:
-                enqueue_analysis(s, c, run_id, turn)  # which says so
+                enqueue_analysis(s, c, run_id, None, turn)  # which says so
             else:
                 enqueue_run(s, c, run_id, algorithm, turn)
         for to in sorted(failed):

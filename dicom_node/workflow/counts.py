@@ -7,7 +7,7 @@ from dataclasses import replace
 from dicom_node import log
 from dicom_node.complete.evidence import Evidence
 from dicom_node.errors import PeerError
-from dicom_node.model.evidence import Count
+from dicom_node.model.completeness import Count
 from dicom_node.model.states import StudyState
 from dicom_node.peer.counts import SeriesCount, count_instances
 from dicom_node.settings import Source

@@ -7,7 +7,7 @@ from dbos import DBOS
 from dicom_node.workflow.services import QUEUES, Services
 
 POLL_SECONDS = 0.1
-"""Three queues, each looked at so often, take a tenth of a core."""
+"""A queue that is looked at so often takes about 3% of a core."""
 IDLE_POLL_SECONDS = 1.0
 
 

@@ -68,7 +68,7 @@ def go_on_step(run_id: str, turn: str) -> None:
     """The run is analysed."""
     s = services()
     with s.engine.begin() as c:
-        enqueue_analysis(s, c, run_id, turn)
+        enqueue_analysis(s, c, run_id, s.algorithms.get(run.algorithm), turn)
 
 
 @DBOS.step(name="give up")

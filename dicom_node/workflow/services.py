@@ -25,8 +25,10 @@ from dicom_node.store.runs import RunRow, Runs
 APPLICATION = "dicom_node"
 APPLICATION_VERSION = "1"
 """Pinned: the engine's default hashes the source, and an upgrade would strand what is pending."""
-QUEUES = {"study": "studies", "prior": "priors", "analyse": "runs", "deliver": "deliveries"}
-"""The queue of each workflow: studies are routed, and results delivered, while a long run goes on."""
+QUEUES = {"study": "studies", "prior": "priors", "analyse": "runs", "pictures": "pictures", "deliver": "deliveries"}
+"""The queue of each workflow: studies are routed, and results delivered, while a long run goes on. Runs on frames have
+one of their own: many go on at once, so that a worker can take them together, which for heads would only cost memory.
+"""
 NORMAL_PRIORITY = 10
 
 
@@ -68,12 +70,19 @@ def services() -> Services:
 
 
 def enqueue(
-    s: Services, c: sa.Connection, name: str, workflow_id: str, *arguments: Any, to: str = "", delay: float = 0
+    s: Services,
+    c: sa.Connection,
+    name: str,
+    workflow_id: str,
+    *arguments: Any,
+    to: str = "",
+    delay: float = 0,
+    queue: str = "",
 ) -> None:
     """Within the caller's transaction: put a workflow on its queue; an id that is there already is left alone."""
     options: Any = {
         "workflow_name": name,
-        "queue_name": QUEUES[name],
+        "queue_name": QUEUES[queue or name],
         "workflow_id": workflow_id,
         "app_version": APPLICATION_VERSION,
     }
@@ -94,17 +103,23 @@ def enqueue_run(s: Services, c: sa.Connection, run_id: str, algorithm: Algorithm
     if wants_prior(s, algorithm):
         enqueue(s, c, "prior", f"{run_id}/prior/{turn}", run_id, turn)
     else:
-        enqueue_analysis(s, c, run_id, turn)
+        enqueue_analysis(s, c, run_id, algorithm, turn)
 
 
-def enqueue_analysis(s: Services, c: sa.Connection, run_id: str, turn: str) -> None:
+def enqueue_analysis(s: Services, c: sa.Connection, run_id: str, algorithm: Algorithm | None, turn: str) -> None:
     """Within the caller's transaction: the run is analysed."""
-    enqueue(s, c, "analyse", run_id if turn == "first" else f"{run_id}/{turn}", run_id, turn)
+    workflow_id = run_id if turn == "first" else f"{run_id}/{turn}"
+    enqueue(s, c, "analyse", workflow_id, run_id, turn, queue=analysis_queue(algorithm))
 
 
 def wants_prior(s: Services, algorithm: Algorithm) -> bool:
     """Whether reports of the algorithm compare with a prior study."""
     return s.settings.priors.enabled and algorithm.manifest.priors is not None
+
+
+def analysis_queue(algorithm: Algorithm | None) -> str:
+    """Where its runs wait."""
+    return "pictures" if algorithm is not None and algorithm.manifest.input == "frames" else "analyse"
 
 
 @contextmanager

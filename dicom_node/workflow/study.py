@@ -8,6 +8,7 @@ from dbos import DBOS
 
 from dicom_node import log
 from dicom_node.complete.evidence import Evidence
+from dicom_node.model.routing import STUDY_INPUTS
 from dicom_node.model.states import RunState, StudyState
 from dicom_node.model.uids import derive_uid
 from dicom_node.route.decide import Route, decide
@@ -66,10 +67,10 @@ def refuse(s: Services, study_uid: str, revision: int, reason: str) -> bool:
 
 
 def one_run_each(wanted: Sequence[Route], algorithms: Mapping[str, Algorithm]) -> list[tuple[Route, list[str]]]:
-    """The runs to be made, each with its series: a cine is one run on all series that suit."""
+    """The runs to be made, each with its series: a cine, or frames, are one run on all series that suit."""
     runs: dict[tuple[str, str], tuple[Route, list[str]]] = {}
     for r in wanted:
-        together = algorithms[r.algorithm].manifest.input == "cine"
+        together = algorithms[r.algorithm].manifest.input in STUDY_INPUTS
         runs.setdefault((r.algorithm, "" if together else r.series_uid), (r, []))[1].append(r.series_uid)
     return list(runs.values())
 

@@ -165,10 +165,12 @@ async function turnTo(page, { image, points }) {
     const { viewport } = cs.getEnabledElements()[0];
     const plane = cs.metaData.get("imagePlaneModule", viewport.getCurrentImageId());
     const box = viewport.element.getBoundingClientRect();
+    // What has no place in the patient (ultrasound) lies where the viewer puts it.
+    const origin = plane.imagePositionPatient || [0, 0, 0];
+    const [along, below] = [plane.rowCosines || [1, 0, 0], plane.columnCosines || [0, 1, 0]];
+    const [across, down] = [plane.columnPixelSpacing || 1, plane.rowPixelSpacing || 1];
     const places = wanted.map(([column, row]) => {
-      const world = [0, 1, 2].map((k) => plane.imagePositionPatient[k]
-        + column * plane.columnPixelSpacing * plane.rowCosines[k]
-        + row * plane.rowPixelSpacing * plane.columnCosines[k]);
+      const world = [0, 1, 2].map((k) => origin[k] + column * across * along[k] + row * down * below[k]);
       const [x, y] = viewport.worldToCanvas(world);
       return [x + box.left, y + box.top];
     });

@@ -24,7 +24,7 @@ from pydicom import Dataset
 from scipy import ndimage
 
 from dicom_node.offline import run_offline
-from dicom_node.settings import Settings
+from dicom_node.settings import RunSettings, Settings
 from tests.browser.cases import CASES, Case
 from tests.browser.install import NEW_OHIF, OLD_OHIF, PLAYWRIGHT, NotInstalled, installed
 from tests.browser.site import upload, viewer_site
@@ -64,7 +64,11 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     need_program("chromium")
     folder = tmp_path_factory.mktemp(case.algorithm)
     images = case.source(folder / "images")
-    said = run_offline(Settings(), case.algorithm, folder / "images", folder / "results")
+    settings = Settings()
+    if case.install is not None:
+        case.install(folder / "algorithms")
+        settings = settings.model_copy(update={"run": RunSettings(algorithms_dir=folder / "algorithms")})
+    said = run_offline(settings, case.algorithm, folder / "images", folder / "results")
     assert said["state"] == "done", said["reason"]
     files = {p.stem: p for p in (folder / "results").glob("*.dcm")}
     with orthanc() as archive:
@@ -132,7 +136,9 @@ def masks_of(seg: Dataset) -> Iterator[tuple[str, int, npt.NDArray[np.bool_]]]:
     planes = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns) > 0
     for plane, frame in zip(planes, seg.PerFrameFunctionalGroupsSequence, strict=True):
         source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        # of a single segment all frames share it
+        identified = frame if "SegmentIdentificationSequence" in frame else seg.SharedFunctionalGroupsSequence[0]
+        number = identified.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         yield str(source), int(number), plane
 
 

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import InstanceAvailabilityNotification, ModalityPerfo
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from dicom_node.model.evidence import Announced, By
+from dicom_node.model.completeness import Announced, By
 from dicom_node.store.announcements import Announcements
 from dicom_node.testing.series import PLANES, plane_affine, slice_datasets
 from tests.announcing import associated, change, create, item, notification, performed, step

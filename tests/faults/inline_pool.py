@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dicom_node.algorithm import Bundle
 from dicom_node.errors import NotAnalysed
 from dicom_node.run.findings_io import save_findings
 from dicom_node.run.registry import Algorithm
-from dicom_node.run.worker_process import read_input
+from dicom_node.run.worker_process import load_algorithm, placed, read_input
 from dicom_node.settings import RunSettings
 
 MACHINE = {"device": "cpu", "device_name": "inline", "devices": 0, "threads": 1}
@@ -36,16 +34,11 @@ class InlinePool:
         pass
 
     def run(self, algorithm: Algorithm, paths: Sequence[Path], out: Path) -> dict[str, Any]:
-        spec = importlib.util.spec_from_file_location("inline", algorithm.folder / "algorithm.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         answer: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "machine": MACHINE}
         try:
             given, headers, notes = read_input(algorithm.manifest.input, list(paths))
-            findings = module.load(Bundle(algorithm.folder, "cpu", {}))(given)
-            findings = replace(findings, notes=(*findings.notes, *notes))
+            findings = load_algorithm(algorithm, "cpu")(given)  # type: ignore[arg-type]
+            findings = replace(placed(findings, given), notes=(*findings.notes, *notes))
         except NotAnalysed as e:
             return {**answer, "outcome": "not_analysed", "reason": str(e)}
         save_findings(findings, out)
@@ -55,4 +48,5 @@ class InlinePool:
             "order": list(dict.fromkeys(str(h.filename) for h in headers)),
             "measurements": [{**asdict(m), "flag": m.flag} for m in findings.measurements],
             "notes": list(findings.notes),
+            "details": dict(findings.details),
         }

@@ -18,7 +18,7 @@ from pydicom.uid import MRImageStorage
 
 from dicom_node.complete.evidence import Evidence
 from dicom_node.errors import ConfigurationError
-from dicom_node.model.evidence import By
+from dicom_node.model.completeness import By
 from dicom_node.model.instance import Instance
 from dicom_node.model.states import StudyState
 from dicom_node.settings import Settings, Source, load_settings

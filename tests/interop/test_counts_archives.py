@@ -20,7 +20,7 @@ from pydicom.uid import BasicTextSRStorage
 from dicom_node import app
 from dicom_node.deliver.send import send
 from dicom_node.errors import PeerError
-from dicom_node.model.evidence import By
+from dicom_node.model.completeness import By
 from dicom_node.model.states import RunState
 from dicom_node.peer.counts import SeriesCount, count_instances
 from dicom_node.run.registry import DEFAULT_FOLDER

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from dicom_node.run.registry import load_registry
 from dicom_node.testing.heart import Ventricle
 from dicom_node.testing.phantom_cine import CineSequence
 from tests.conftest import data_dir
@@ -48,10 +49,11 @@ def assert_overlay(out: Path) -> None:
         assert max(green, blue) > 100
 
 
-def test_the_demo_shows_both_algorithms(tmp_path):
+def test_the_demo_shows_every_algorithm(tmp_path):
     out = tmp_path / "out"
     summary = demo(out)
-    assert len(summary["studies"]) == 2
+    installed = load_registry().keys() - {"threshold_demo"}
+    assert {s["algorithm"] for s in summary["studies"]} == installed
     values = assert_complete(summary, out, "hippocampus")
     for side in ("Left", "Right"):
         assert 1.5 < values[f"{side} hippocampus volume"] < 6.5
@@ -62,6 +64,12 @@ def test_the_demo_shows_both_algorithms(tmp_path):
     assert values["LV end-systolic volume"] == pytest.approx(truth.end_systolic, rel=0.1)
     with Image.open(out / "left_ventricle_beating.gif") as picture:
         assert picture.n_frames == CineSequence().phases
+    for organ, lesion in (("breast_us", "Breast lesion"), ("thyroid_us", "Thyroid nodule")):
+        if organ in installed:
+            values = assert_complete(summary, out, organ)
+            assert values[f"{lesion} 1: longest axis"] == pytest.approx(16.8, rel=0.15)
+            with Image.open(out / f"{organ}_overlay.png") as picture:
+                assert picture.width >= 960
 
 
 def test_the_demo_takes_a_real_head(tmp_path):

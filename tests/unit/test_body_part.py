@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dicom_node.route.body_part import _CHARACTERS, _WORDS, BODY_PARTS, infer_body_part
-from dicom_node.route.evidence import fold
+from dicom_node.model.body_part import _CHARACTERS, _WORDS, BODY_PARTS, infer_body_part
+from dicom_node.model.evidence import fold
 from tests.routing import T1
 
 CASES: list[tuple[dict[str, Any], str, str]] = [

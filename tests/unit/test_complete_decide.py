@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dicom_node.complete.decide import decide, next_question
-from dicom_node.model.evidence import Announced, By, Count, Verdict, is_image_class
+from dicom_node.model.completeness import Announced, By, Count, Verdict, is_image_class
 from dicom_node.settings import CompleteSettings
 
 SETTINGS = CompleteSettings(quiet_seconds=10, hold_seconds=100, settle_seconds=30, answer_seconds=15)

@@ -14,7 +14,7 @@ from itertools import pairwise
 import pytest
 
 from dicom_node.complete.decide import SHORT_QUIET_SECONDS, decide, next_question
-from dicom_node.model.evidence import By, Count
+from dicom_node.model.completeness import By, Count
 from dicom_node.settings import CompleteSettings
 
 STUDIES = 500

@@ -19,7 +19,9 @@ ACCEPTS = {"hippocampus": {"Modality": ("MR",), "min_slices": 20}, "threshold_de
 
 @pytest.fixture
 def default() -> tuple[Rule, ...]:
-    rules = load_rules(ROOT / "config" / "routes.yaml", ["hippocampus", "left_ventricle"], ["pacs"])
+    rules = load_rules(
+        ROOT / "config" / "routes.yaml", ["hippocampus", "left_ventricle", "breast_us", "thyroid_us"], ["pacs"]
+    )
     return tuple(r for r in rules if r.algorithm == "hippocampus")
 
 

@@ -20,7 +20,7 @@ STORE = MODEL | {"store", "algorithm"}
 SERVICES = STORE | {"peer"}
 STEPS = frozenset({"receive", "complete", "route", "run", "encode", "check", "deliver"})
 WORKFLOW = SERVICES | STEPS | {"workflow"}
-APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "beating", "demo"}
+APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "outlined", "beating", "demo"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "offline": APP,
     "views": APP,
     "overlay": APP,
+    "outlined": APP,
     "beating": APP,
     "demo": APP,
     "cli": APP | {"cli"},

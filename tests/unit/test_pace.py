@@ -37,9 +37,9 @@ def test_the_pace_follows_the_work(queues: dict[str, Queue]) -> None:
     for there in (True, False, False, True, True):
         work[0] = there
         following.adjust()
-    assert [q.set for q in queues.values()] == [[pace.IDLE_POLL_SECONDS, pace.POLL_SECONDS]] * 3
+    assert [q.set for q in queues.values()] == [[pace.IDLE_POLL_SECONDS, pace.POLL_SECONDS]] * len(QUEUES)
 
 
 def test_a_short_quiet_time_allows_no_rest(queues: dict[str, Queue]) -> None:
     pace.Pace(_services([False], 1)).adjust()
-    assert [q.set for q in queues.values()] == [[]] * 3
+    assert [q.set for q in queues.values()] == [[]] * len(QUEUES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dicom_node.route.body_part import infer_body_part
+from dicom_node.model.body_part import infer_body_part
 from dicom_node.route.series_kind import SERIES_KINDS, infer_series_kind
 from dicom_node.testing.phantom_head import write_head, write_localizer
 from dicom_node.testing.series import PLANES

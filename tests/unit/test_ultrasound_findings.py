@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,10 @@ import torch
 
 from algorithms.breast_us.algorithm import BREAST
 from algorithms.thyroid_us.algorithm import THYROID
-from algorithms.ultrasound import analyse, looks, measure, networks
+from algorithms.ultrasound import analyse, looks, measure, networks, organ
 from algorithms.ultrasound.calibrate import Calibration
 from algorithms.ultrasound.networks import Answer
-from dicom_node.algorithm import Findings
+from dicom_node.algorithm import Findings, NotAnalysed, Picture
 from dicom_node.run.frames import Clip, open_clip
 from dicom_node.run.registry import Algorithm, Manifest
 from dicom_node.run.worker_process import load_algorithm
@@ -36,11 +38,21 @@ class Dark(networks.LesionNetwork):
 NODULE = Lesion(depth=20, across=2, radii=(5, 8), echo=-30, behind=0, lobes=0)
 
 
+@dataclass(frozen=True)
+class Says(organ.Classifier):
+    """The same of whatever it is asked about."""
+
+    what: tuple[float, ...] = (1.0, 0.0, 0.0)
+
+    def probabilities(self, regions: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.tensor([self.what] * len(regions))
+
+
 def models(limit: float = 1e9) -> analyse.Models:
     network = Dark(networks.FIND_FEATURES, 0).eval()
     known = looks.Looks(np.zeros(9), np.eye(9), limit)
     return analyse.Models(
-        BREAST, [network], [network], Calibration((2.0, 0.0), 0.0, (0.3, 0.7)), known, torch.device("cpu")
+        BREAST, [network], [network], Calibration((2.0, 0.0), 0.0, (0.3, 0.7)), known, torch.device("cpu"), Says(())
     )
 
 
@@ -91,12 +103,67 @@ def test_nothing_found_is_an_explicit_result(tmp_path: Path) -> None:
     assert "No breast lesion was found in 1 image." in found.notes
 
 
-def test_what_looks_unlike_the_training_is_outlined_and_not_scored(tmp_path: Path, nodule: Drawn) -> None:
-    found = analyse.findings([clip(tmp_path, [nodule])], models(limit=0.0))
+def test_what_looks_unlike_the_training_is_not_analysed(tmp_path: Path, nodule: Drawn) -> None:
+    with pytest.raises(NotAnalysed, match="looks unlike the images that this algorithm was trained on"):
+        analyse.findings([clip(tmp_path, [nodule])], models(limit=0.0))
 
-    assert named(found, "malignancy") == []
-    assert len(named(found, "axis")) == 2
-    assert any("unlike the images this algorithm was trained on" in note for note in found.notes)
+
+def test_beside_others_it_is_named(tmp_path: Path, nodule: Drawn) -> None:
+    clips = [clip(tmp_path, [nodule]), clip(tmp_path, [draw(Probe(spacing=0.2), NODULE)], key="coarse")]
+    known = models()
+    distance = {c.SOPInstanceUID: known.looks.distance(region_of(c)) for c in clips}
+    one, other = sorted(clips, key=lambda c: distance[c.SOPInstanceUID])
+    assert distance[one.SOPInstanceUID] < distance[other.SOPInstanceUID]
+
+    found = analyse.findings([other, one], models(limit=sum(distance.values()) / 2))
+
+    assert [f.SOPInstanceUID for f in found.frames] == [one.SOPInstanceUID]
+    assert any(n.startswith("1 image was not analysed, because it looks unlike") for n in found.notes)
+
+
+def region_of(clip: Clip) -> torch.Tensor:
+    picture = clip.picture(0)
+    top, left, bottom, right = picture.regions[0].box
+    return torch.from_numpy(picture.gray[top:bottom, left:right].copy()).float() / 255
+
+
+def test_lesions_that_overlap_are_measured_as_they_are_marked(
+    tmp_path: Path, nodule: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = (slice(100, 200), slice(200, 300))
+    first, second, third = (np.zeros(nodule.screen.shape, bool) for _ in range(3))
+    first[box] = True
+    second[150:260, 200:300] = True
+    third[110:120, 210:220] = True
+
+    def looked(pictures: list[Picture], known: analyse.Models, silent: list[bool]) -> list[analyse.Seen]:
+        lesions = tuple(analyse.Lesion(m, (0.1, 0.1), 0.9, (1.0, 1.0, 1.0, 1.0)) for m in (first, second, third))
+        return [analyse.Seen(p.frame, p.gray.shape, lesions, 0.0) for p in pictures]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(analyse, "look", looked)
+    found = analyse.findings([clip(tmp_path, [nodule])], models())
+
+    assert len(found.segments) == 2
+    for value, longest in zip((1, 2), named(found, "longest"), strict=True):
+        assert longest == pytest.approx(measure.axes(found.label_map[0] == value, (0.1, 0.1))[0])
+
+
+def test_the_side_of_the_header_is_that_of_the_result(tmp_path: Path, nodule: Drawn) -> None:
+    ds = dataset([nodule.screen], regions=[(nodule.box, nodule.spacing)], header={"ImageLaterality": "L"})
+    found = analyse.findings([open_clip(save(tmp_path, [ds])[0])], models())
+
+    assert [s.laterality for s in found.segments] == ["left"]
+    assert {m.laterality for m in found.measurements} == {"left"}
+
+
+def test_images_of_another_size_are_named(tmp_path: Path, nodule: Drawn) -> None:
+    cut = Drawn(nodule.screen[:, :600], nodule.lesion[:, :600], nodule.box, nodule.spacing)
+    clips = [clip(tmp_path, [cut], key="cut"), *(clip(tmp_path, [nodule], key=k) for k in "ab")]
+
+    found = analyse.findings(clips, models())
+
+    assert len(found.frames) == 2
+    assert "1 image was not analysed, because the results are of the images of 640 x 480 pixels." in found.notes
 
 
 def test_a_clip_answers_with_its_key_frame(tmp_path: Path) -> None:
@@ -110,6 +177,7 @@ def test_a_clip_answers_with_its_key_frame(tmp_path: Path) -> None:
     assert found.frames[0].number == 4
     (details,) = found.details["pictures"]
     assert (details["frames_looked_at"], details["frames_with_lesion"]) == (4, 3)
+    assert "Breast lesion 1: key frame 4 of 4, found in 3 of 4 looked at." in found.notes
     assert len(found.segments) == 1
 
 

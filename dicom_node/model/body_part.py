@@ -4,11 +4,11 @@ often empty or left at the scanner's default."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from dicom_node.route.evidence import UNKNOWN, Evidence, fold, number, numbers, spaced, tokens, values, words
+from dicom_node.model.evidence import UNKNOWN, Evidence, fold, number, numbers, spaced, tokens, values, words
 
 # PS3.16 CID 4031 and Annex L: SNOMED CT and, of older objects, SNOMED RT (schemes SRT, SNM3, 99SDM).
 _CODES: Final[Mapping[str, str]] = {
@@ -18,11 +18,13 @@ _CODES: Final[Mapping[str, str]] = {
     "122496007": "spine", "T-11503": "spine",
     "51185008": "chest", "T-D3000": "chest",
     "80891009": "heart", "T-32000": "heart",
-    "76752008": "breast", "T-04000": "breast",
+    "76752008": "breast", "T-04000": "breast", "63762007": "breast", "73056007": "breast", "80248007": "breast",
+    "19100000": "breast", "33564002": "breast", "76365002": "breast", "77831004": "breast", "399011000": "breast",
     "818981001": "abdomen", "818983003": "abdomen", "113345001": "abdomen", "T-D4000": "abdomen",
     "12921003": "pelvis", "816092008": "pelvis", "T-D6000": "pelvis",
     "41216001": "prostate", "T-92000": "prostate",
-    "69748006": "thyroid", "T-B6000": "thyroid",
+    "69748006": "thyroid", "T-B6000": "thyroid", "119281005": "thyroid", "29565003": "thyroid",
+    "79163004": "thyroid", "40867004": "thyroid", "362892003": "thyroid",
     "16982005": "shoulder", "T-D2220": "shoulder",
     "24136001": "hip", "T-15710": "hip",
     "72696002": "knee", "T-D9200": "knee",
@@ -38,9 +40,11 @@ _WORDS: Final[Mapping[str, str]] = {
     "pituitar* голов* мозг* mozek mozku koponya agy εγκεφαλ*",
     "spine": "spine cspine tspine lspine ctspine tlspine lsspine spinal wirbelsaule* hws bws lws columna rachis "
     "rachidien* lombaire* lumbar* lumbal* sacrum sacral* cervicale cervical wervelkolom colonna позвоноч* kregoslup*",
-    "breast": "breast* mamma mammo* brust seno seins borst молочн*",
+    "breast": "breast* mamma* mammo* mama mamas mamar* brust brustdrus* seno sein seins borst borsten piersi "
+    "piersio* sutk* bryst* brost brosten rinta rinnat emlo prsu prsa prsou meme memeler молочн* μαστ*",
     "prostate": "prostat* простат*",
-    "thyroid": "thyroid* schilddrus* thyroide tiroid* schildklier щитовидн*",
+    "thyroid": "thyroid* thyreo* schilddrus* thyroide tiroid* tireoid* tyreo* tyroid* schildklier* tarczyc* stitna "
+    "stitne kilpirauh* skoldkort* skjoldbrusk* pajzsmirigy* struma goitre goiter guatr щитовидн* щитоподібн* θυρεοειδ*",
     "heart": "heart cardiac* cardio* coeur herz* kardio* corazon cuore сердц* kardiak*",
     "head": "orbit* orbita* sinus* nnh tmj kiefergelenk* iac iam felsenbein* mastoid* temporalbone facial gesicht*",
     "neck": "neck hals halsweichteil* cou cuello collo шеи шея carotid* karotis",
@@ -58,9 +62,9 @@ _WORDS: Final[Mapping[str, str]] = {
 # Languages without spaces between words: looked for anywhere.
 _CHARACTERS: Final[Mapping[str, Sequence[str]]] = {
     "spine": ("脊柱", "脊椎", "颈椎", "頸椎", "腰椎", "胸椎", "척추"),
-    "breast": ("乳腺", "乳房", "유방"),
+    "breast": ("乳腺", "乳房", "유방", "เต้านม", "tuyen vu", "ثدي"),
     "prostate": ("前列腺", "前立腺", "전립선"),
-    "thyroid": ("甲状腺", "갑상선"),
+    "thyroid": ("甲状腺", "甲狀腺", "갑상선", "ไทรอยด์", "tuyen giap", "درقي"),
     "heart": ("心脏", "心臓", "심장"),
     "brain": ("脑", "脳", "腦", "颅", "頭", "头", "海马", "海馬", "뇌", "두부"),
     "chest": ("胸部", "肺", "흉부"),
@@ -79,7 +83,10 @@ _OTHER_HEAD: Final = re.compile(
     r"|\bhead of (?:the )?(femur|humerus|radius|fibula|pancreas)"
 )
 
-BODY_PARTS: Final = (*_WORDS, UNKNOWN)
+OTHER: Final = "other"
+"""None of those that have a name here: only ultrasound images are called so, by their application or probe."""
+
+BODY_PARTS: Final = (*_WORDS, OTHER, UNKNOWN)
 """What a rule may ask for."""
 
 _DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "StudyDescription")
@@ -92,12 +99,12 @@ def infer_body_part(tags: Mapping[str, Any]) -> Evidence:
     of sequences that are used for the brain only, and the field of view.
     """
     for code in values(tags, "AnatomicRegionSequence"):
-        value = str(code.get("CodeValue", "")) if isinstance(code, Mapping) else str(code)
-        if value in _CODES:
-            return Evidence(_CODES[value], f"AnatomicRegionSequence: {value}")
+        found_code = coded_part(code)
+        if found_code:
+            return Evidence(found_code[0], f"AnatomicRegionSequence: {found_code[1]}")
     for keyword in ("BodyPartExamined", *_DESCRIPTIONS):
         for text in values(tags, keyword):
-            found = _named(str(text))
+            found = named_part(str(text))
             if found:
                 return Evidence(found[0], f"{keyword}: {found[1]}")
     if "MR" in words(tags, "Modality"):
@@ -110,19 +117,25 @@ def infer_body_part(tags: Mapping[str, Any]) -> Evidence:
     return Evidence(UNKNOWN, "")
 
 
-def _named(text: str) -> tuple[str, str] | None:
-    """The part that a text names, and the word that names it."""
+def coded_part(code: Any) -> tuple[str, str] | None:
+    """The part that an anatomic code names, and the Code Value; ``code`` as the index keeps it."""
+    value = str(code.get("CodeValue", "")) if isinstance(code, Mapping) else str(code)
+    return (_CODES[value], value) if value in _CODES else None
+
+
+def named_part(text: str, among: Collection[str] = ()) -> tuple[str, str] | None:
+    """The part that a text names, and the word that names it; ``among`` these alone, if any are given."""
     text = _OTHER_HEAD.sub(lambda found: found[1] or found[2], fold(spaced(text)))
     found = tokens(text)
     # "C SPINE", "head-neck" and "whole body" are also written apart.
     found += [a + b for a, b in pairwise(found) if len(a) == 1 or a in ("head", "whole")]
     for part, listed in _WORDS.items():
-        word = _match(found, listed)
+        word = _match(found, listed) if not among or part in among else None
         if word:
             return part, word
     for part, characters in _CHARACTERS.items():
         for word in characters:
-            if fold(word) in text:
+            if (not among or part in among) and fold(word) in text:
                 return part, word
     return None
 
