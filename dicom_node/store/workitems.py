@@ -114,9 +114,13 @@ class Workitems:
         values = {"due": self.clock() + seconds, "attempts": row.attempts + 1, "error": error}
         self._set(row, values)
 
+    def recovered(self, row: WorkitemRow) -> None:
+        """The server can be talked to again."""
+        self._set(row, {"attempts": 0, "error": ""})
+
     def told(self, row: WorkitemRow, progress: int) -> None:
         """The server knows how far the work is."""
-        self._set(row, {"progress": progress, "attempts": 0, "error": ""})
+        self._set(row, {"progress": progress})
 
     def ask_cancel(self, worklist: str, uid: str, request: CancelRequest) -> bool:
         """Somebody wants the workitem to be canceled; False if it is not under way here, or was asked before."""

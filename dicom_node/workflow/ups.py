@@ -127,10 +127,11 @@ class Performer:
         now = self._s.index.clock()
         rows = [row for row in self._rows.open(self._worklist.name) if row.due <= now]
         looks = now >= self._looks_again if self._failures else now - self._looked >= self._worklist.every_seconds
-        looks = looks or self._woken.is_set()
+        if self._woken.is_set():
+            self._woken.clear()
+            looks = True
         if (not rows and not looks) or (self._web is None and self._failures and not looks):
             return
-        self._woken.clear()
         try:
             if self._web is None:
                 self._web = HttpPeer(self._worklist, str(self._worklist.dicomweb_url))
@@ -184,6 +185,8 @@ class Performer:
         """One step of one workitem. What fails on the way to the server is tried again later."""
         try:
             self._step(web, row)
+            if row.attempts:
+                self._rows.recovered(row)
         except WorkitemRefused as e:
             self._lose(row, str(e))
         except PeerError as e:
@@ -233,8 +236,9 @@ class Performer:
             self._rows.move(row, WorkitemState.CANCELING, reason=needed.problem, discontinued=[list(UNSPECIFIED)])
             return
         values = {"study_uid": needed.study_uid, "inputs": list(needed.instances), "source": needed.source}
+        fetches = bool(needed.source) and missing(self._s, needed.study_uid, needed.instances) > 0
         with self._s.engine.begin() as c:
-            if needed.source and missing(self._s, needed.study_uid, needed.instances):
+            if fetches:
                 pulls_of(self._s).ask(c, needed.source, [(needed.study_uid, None)])
             self._rows.move(row, WorkitemState.FETCHING, c, **values)
 

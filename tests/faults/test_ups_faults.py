@@ -160,6 +160,7 @@ def test_a_storm_of_errors_is_waited_out_at_every_step(site: Site, status: int) 
         assert [r.state for r in site.performer._rows.all()] == [r.state for r in before]
         site.server.fault = lambda *_: None
         site.tick(400)
+        assert {(r.attempts, r.error) for r in site.performer._rows.all()} == {(0, "")}
 
     storm()
     assert site.row().state == WorkitemState.FETCHING
