@@ -124,9 +124,10 @@ def check_values_found(result: ResultFile, found: Found) -> list[str]:
     """The numbers of a Measurement Report are those of the findings, and all of them are there."""
     problems = []
     seen = set()
-    # Changes since a prior study, and the values that they are computed from, are compared by themselves.
-    changes = [i for i in content(result.ds, deep=True) if code_of(i, "ConceptNameCodeSequence") in CHANGES]
-    elsewhere = {id(i) for change in changes for i in (change, *content(change, deep=True))}
+    # What tells of the change since a prior study is compared by itself.
+    groups = [g for g in content(result.ds, deep=True) if text(g, "ValueType") == "CONTAINER"]
+    changes = [g for g in groups if any(code_of(i, "ConceptNameCodeSequence") in CHANGES for i in content(g))]
+    elsewhere = {id(i) for group in changes for i in content(group, deep=True)}
     for item in content(result.ds, deep=True):
         if text(item, "ValueType") != "NUM" or id(item) in elsewhere:
             continue

@@ -67,8 +67,9 @@ def find_prior_step(run_id: str) -> None:
 def go_on_step(run_id: str, turn: str) -> None:
     """The run is analysed."""
     s = services()
+    algorithm = s.algorithms.get(the_run(run_id).algorithm)
     with s.engine.begin() as c:
-        enqueue_analysis(s, c, run_id, s.algorithms.get(run.algorithm), turn)
+        enqueue_analysis(s, c, run_id, algorithm, turn)
 
 
 @DBOS.step(name="give up")
