@@ -252,8 +252,10 @@ class _Search:
         self.fetches.begin(uid)
         whole = False
         try:
-            fetched = fetch_study(source, self.s.settings.receive.ae_title, uid, intake)
-            intake.rows.flush()
+            try:
+                fetched = fetch_study(source, self.s.settings.receive.ae_title, uid, intake)
+            finally:
+                intake.rows.flush()  # what came has its row, and its time, before the fetch is said to be over
             came = fetched.kept + fetched.refused
             whole = study.instances is None or came >= study.instances
             if not whole:
