@@ -55,7 +55,8 @@ LABEL_MAP_UNRECOGNIZED = (
 )
 
 ACCESSION_NUMBER = re.compile(
-    "Warning - Different information entities for attribute - Element=<AccessionNumber> IE <(Study> versus <Series|Series> versus <Study)> .*"
+    "Warning - Different information entities for attribute - Element=<AccessionNumber> "
+    "IE <(Study> versus <Series|Series> versus <Study)> .*"
 )
 """Accession Number is of the General Study Module in every IOD (PS3.3 C.7.2.1)."""
 
