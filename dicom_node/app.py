@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import itertools
 import logging
 import os
@@ -194,6 +195,8 @@ class Node:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
         self.start()
+        # The libraries' objects stay: the garbage collector need not look through them again and again.
+        gc.freeze()
         stopped.wait()
         if self.web is not None:
             self.web.stop()

@@ -62,8 +62,10 @@ class Listening:
     def is_clean(self) -> bool:
         """Whether files and rows agree and nothing is half-written."""
         self.intake.rows.flush()
-        half_written = list((self.files.folder / "incoming").iterdir())
-        return not half_written and list(self.files.walk()) == list(self.index.paths())
+        # What a connection made ready for its next image is gone a moment after the last.
+        if not wait_for(lambda: not list(self.files.folder.rglob("*.part"))):
+            return False
+        return list(self.files.walk()) == list(self.index.paths())
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -127,6 +128,7 @@ def _serve_node(durability: Any, folder: Path, port: int) -> Any:
         print(problem, file=sys.stderr)
     listener = Listener(settings, intake)
     listener.start()
+    gc.freeze()
     return listener.stop
 
 

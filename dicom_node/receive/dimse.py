@@ -51,6 +51,8 @@ class _Tally:
     opened: float
     unsynced: list[str] = field(default_factory=list)
     """Paths that are acknowledged, but safe only after a sync."""
+    last: str = ""
+    """Path of the last that was stored."""
     stored: int = 0
     refused: int = 0
     bytes: int = 0
@@ -331,6 +333,15 @@ class Listener:
             called=tally.called,
         )
 
+    def prepare(self, association: Any) -> None:
+        """The next image will most likely lie beside the last one."""
+        if last := self._tallies[association].last:
+            self._intake.files.prepare(last)
+
+    def relax(self) -> None:
+        """No request came."""
+        self._intake.files.relax()
+
     def finish(
         self, association: Any, request: StoreRequest, arrival: Arrival, last: memoryview | None
     ) -> tuple[int, str]:
@@ -365,6 +376,7 @@ class Listener:
                 self._sync(tally)
         tally.stored += 1
         tally.bytes += instance.size
+        tally.last = instance.path
         return SUCCESS, ""
 
 

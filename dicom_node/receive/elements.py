@@ -7,7 +7,7 @@ is made on the bytes alone (PS3.5 section 7).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -79,10 +79,13 @@ def encoding_of(data: Data, transfer_syntax: str) -> Encoding:
     return Encoding(implicit=transfer_syntax in _IMPLICIT, little=little)
 
 
-def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None) -> Iterator[Element]:
+def outline(
+    data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
+) -> Generator[Element, int | None, None]:
     """The elements of the topmost level, in their order; all of the dataset is looked through.
 
-    Zero bytes behind the last element are padding and left out.
+    Zero bytes behind the last element are padding and left out. Who knows how a part of the dataset is made sends the
+    place behind it, and gets the element that begins there.
 
     Args:
         wanted: only elements with these tags; None: all.
@@ -98,7 +101,9 @@ def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
     at, end = 0, len(data)
     while at < end:
         stop = 0
-        walker.count()
+        walker.left -= 1
+        if walker.left < 0:
+            raise walker.too_many()
         if glance is not None and end - at >= 12:
             swap, vr, length, long = glance(data, at)
             if implicit:
@@ -110,7 +115,7 @@ def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
                 stop = at + 12 + long
         if 0 < stop <= end:
             if swapped is None or swap in swapped:
-                yield Element((swap & 0xFFFF) << 16 | swap >> 16, at, stop)
+                stop = (yield Element((swap & 0xFFFF) << 16 | swap >> 16, at, stop)) or stop
         else:
             if bytes(data[at : at + 4]) in _NOTHING:
                 if _is_zero(data, at):
@@ -119,7 +124,7 @@ def outline(data: Data, encoding: Encoding, wanted: frozenset[int] | None = None
                 raise InvalidInstance("the dataset holds zero bytes that are no element")
             tag, stop = walker.element(at, implicit, 0)
             if wanted is None or tag in wanted:
-                yield Element(tag, at, stop)
+                stop = (yield Element(tag, at, stop)) or stop
         at = stop
 
 
@@ -152,13 +157,19 @@ class _Walker:
         self._tag = _reader(data, order + "HH")
         self._u16 = _reader(data, order + "H")
         self._u32 = _reader(data, order + "I")
-        self._left = _MOST_ELEMENTS
+        self.left = _MOST_ELEMENTS
+        """So many elements and fragments may come yet."""
 
     def count(self) -> None:
         """Count an element, or a fragment."""
-        self._left -= 1
-        if self._left < 0:
-            raise InvalidInstance(f"the dataset has more than {_MOST_ELEMENTS} elements")
+        self.left -= 1
+        if self.left < 0:
+            raise self.too_many()
+
+    @staticmethod
+    def too_many() -> InvalidInstance:
+        """What is raised when more come."""
+        return InvalidInstance(f"the dataset has more than {_MOST_ELEMENTS} elements")
 
     def element(self, at: int, implicit: bool, depth: int) -> tuple[int, int]:
         """Tag and end of the element at ``at``."""

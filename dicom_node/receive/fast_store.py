@@ -72,6 +72,12 @@ class Storage(Protocol):
     def finish(self, association: Any, request: StoreRequest, arrival: Arrival, last: memoryview) -> tuple[int, str]:
         """The dataset is all here; returns status and Error Comment."""
 
+    def prepare(self, association: Any) -> None:
+        """Do what makes this thread's next request shorter, while the sender prepares it."""
+
+    def relax(self) -> None:
+        """Undo that: no request came."""
+
 
 class _Invalid(Exception):
     """The peer broke the upper layer protocol."""
@@ -203,7 +209,10 @@ class FastSocket(LimitedSocket):
         try:
             while self._take():
                 assoc.dul._idle_timer.restart()
-                if self._is_wanted() or not self._comes_more():
+                if self._is_wanted():
+                    return False
+                self._storage.prepare(assoc)
+                if not self._comes_more():
                     return False
             return True
         except OSError:
@@ -211,6 +220,7 @@ class FastSocket(LimitedSocket):
         except _Invalid:
             self.event_queue.put(PROTOCOL_ERROR)
         finally:
+            self._storage.relax()
             assoc._reactor_checkpoint.set()
         return False
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
+from typing import Final
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
@@ -16,7 +17,8 @@ from pydicom.tag import Tag
 
 from dicom_node.errors import InvalidInstance
 from dicom_node.model.instance import Instance, valid_uid
-from dicom_node.receive.elements import Data, encoding_of, inflated, outline
+from dicom_node.receive.alike import Alike, Elements
+from dicom_node.receive.elements import Data, Encoding, encoding_of, inflated, outline
 from dicom_node.receive.tags import (
     HEADER_SEQUENCES,
     JSON,
@@ -145,28 +147,72 @@ def _read(dataset: Data, transfer_syntax: str) -> tuple[_Common, dict[str, JSON]
     """What the header says: in common with its series, and of its own."""
     same: list[bytes] = []
     pixels: list[int] = []
-    varying: dict[str, JSON | None] = {}
+    varying: dict[str, JSON] = {}
     size = 0
     data = inflated(dataset, transfer_syntax)
     encoding = encoding_of(data, transfer_syntax)
-    for tag, start, stop in outline(data, encoding, _LOOKED_FOR):
-        if tag in _PIXELS:
-            if tag not in pixels:
-                pixels.append(tag)
-        elif stop - start <= _LONGEST_HEADER_VALUE:
-            size += stop - start
-            if size > _LONGEST_HEADER:
-                raise InvalidInstance(f"its header is larger than {_LONGEST_HEADER >> 20} MiB")
-            raw = bytes(data[start:stop])
-            keyword, vr = _VARYING.get(tag, ("", ""))
-            if keyword and (encoding.implicit or raw[4:6] == vr.encode()):
-                varying[keyword] = latin_value(vr, raw[8:])
-            else:
-                same.append(raw)
+    for part in _parts(data, encoding):
+        size += part.size
+        if size > _LONGEST_HEADER:
+            raise InvalidInstance(f"its header is larger than {_LONGEST_HEADER >> 20} MiB")
+        same += part.same
+        varying.update(part.varying)
+        pixels += part.pixels
     joined = b"".join(same)
     read = _common_cached if len(joined) <= _LONGEST_CACHED else _read_common
-    common = read(joined, tuple(pixels), encoding.implicit, encoding.little)
-    return common, {keyword: value for keyword, value in varying.items() if value is not None}
+    return read(joined, tuple(dict.fromkeys(pixels)), encoding.implicit, encoding.little), varying
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a header needs of elements that follow one another; ``size``: the bytes of what is wanted of them."""
+
+    same: Sequence[bytes]
+    varying: Mapping[str, JSON]
+    pixels: Sequence[int]
+    size: int
+
+
+_NOTHING_WANTED: Final = _Part((), {}, (), 0)
+
+
+def _part(elements: Elements, implicit: bool) -> _Part:
+    same: list[bytes] = []
+    varying: dict[str, JSON] = {}
+    pixels: list[int] = []
+    size = 0
+    for tag, element in elements:
+        if tag in _PIXELS:
+            pixels.append(tag)
+        elif tag in _WANTED and len(element) <= _LONGEST_HEADER_VALUE:
+            raw = bytes(element)
+            size += len(raw)
+            keyword, vr = _VARYING.get(tag, ("", ""))
+            if not keyword or not (implicit or raw[4:6] == vr.encode()):
+                same.append(raw)
+            elif (value := latin_value(vr, raw[8:])) is not None:
+                varying[keyword] = value
+    return _Part(same, varying, pixels, size) if same or varying or pixels else _NOTHING_WANTED
+
+
+_ALIKE: Final = {
+    encoding: Alike(encoding, partial(_part, implicit=encoding.implicit))
+    for encoding in (Encoding(implicit=False, little=True), Encoding(implicit=True, little=True))
+}
+
+
+def _parts(data: Data, encoding: Encoding) -> Iterable[_Part]:
+    if isinstance(data, bytes | memoryview) and encoding in _ALIKE:
+        return _ALIKE[encoding].read(data)
+    return _parts_of_file(data, encoding)
+
+
+def _parts_of_file(data: Data, encoding: Encoding) -> Iterator[_Part]:
+    for tag, start, stop in outline(data, encoding, _LOOKED_FOR):
+        if tag in _PIXELS:
+            yield _part([(tag, memoryview(b""))], encoding.implicit)
+        elif stop - start <= _LONGEST_HEADER_VALUE:
+            yield _part([(tag, memoryview(bytes(data[start:stop])))], encoding.implicit)
 
 
 def _read_common(elements: bytes, pixels: tuple[int, ...], implicit: bool, little: bool) -> _Common:

@@ -110,7 +110,7 @@ class Intake:
                 instance = dataclasses.replace(instance, own=True)
             if same:
                 return instance
-            file = file or self.files.begin(head)
+            file = file or self.files.begin(head, instance.path)
             try:
                 file.write(last)
                 file.keep(instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.SOPInstanceUID)
@@ -172,7 +172,7 @@ class Intake:
         # Both sides come sorted, so neither is ever in memory as a whole.
         rows = self._index.paths()
         row = next(rows, None)
-        for path in self.files.walk():
+        for path in self.files.walk(clear=True):
             while row is not None and row < path:
                 problems.append(self._lost(row))
                 row = next(rows, None)

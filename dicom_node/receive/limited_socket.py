@@ -86,7 +86,9 @@ class LimitedSocket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is n
         if self._assoc.dimse.message is None:
             self._deadline = 0.0
         there: bool = super().ready
-        if there or self._assoc.dul.state_machine.current_state != _AWAITS_REQUEST or not self._is_connected:
+        awaits = self._assoc.dul.state_machine.current_state == _AWAITS_REQUEST and self._is_connected
+        # The request may have been read before the state machine heard of the connection: then it lies in the queue.
+        if there or not awaits or not self.event_queue.empty():
             return there
         # Nothing else can happen now, and pynetdicom would look a thousand times a second.
         return bool(self._poll.poll(_REST_MILLISECONDS))

@@ -22,6 +22,7 @@ INCOMING = "incoming"
 
 Durability = Literal["instance", "association", "none"]
 
+_HALF_WRITTEN = ".part"
 _WINDOW = 1 << 16
 _numbers = itertools.count()
 
@@ -63,21 +64,24 @@ class FileStore:
         self._below_reserve = False
         self._folders = threading.Lock()
         self._group = FolderSync()
+        self._ready = threading.local()
         for name in (INSTANCES, INCOMING):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def begin(self, head: bytes) -> Incoming:
+    def begin(self, head: bytes, relative: str | None = None) -> Incoming:
         """Begin a file.
 
         Args:
             head: preamble, prefix and file meta information (PS3.10 section 7.1).
+            relative: its place, if that is known already. Then it is written beside it, which takes half the time:
+                file systems look for a free inode near the folder, and ``incoming`` has used up those near it.
 
         Raises:
             OutOfResources: the disk is below the reserve, or failed.
         """
         try:
             self._keep_reserve()
-            return Incoming(self, head)
+            return Incoming(self, head, relative)
         except OSError as e:
             raise _failed(e) from e
 
@@ -121,12 +125,16 @@ class FileStore:
                     except OSError:  # not empty, or gone
                         break
 
-    def walk(self) -> Iterator[str]:
-        """The relative paths of all instances, sorted as text."""
-        yield from self._walk(str(self.folder / INSTANCES), len(str(self.folder)) + 1)
+    def walk(self, *, clear: bool = False) -> Iterator[str]:
+        """The relative paths of all instances, sorted as text.
+
+        Args:
+            clear: remove what a killed process left half-written beside them; only before anything is written.
+        """
+        yield from self._walk(str(self.folder / INSTANCES), len(str(self.folder)) + 1, clear)
 
     def clear_incoming(self) -> None:
-        """Remove what a killed process left half-written, and make safe what it renamed but did not sync.
+        """Remove what a killed process left half-written aside, and make safe what it renamed but did not sync.
 
         Call it before anything is written.
         """
@@ -134,15 +142,17 @@ class FileStore:
             leftover.unlink()
         os.sync()
 
-    def _walk(self, folder: str, below: int) -> Iterator[str]:
+    def _walk(self, folder: str, below: int, clear: bool) -> Iterator[str]:
         with os.scandir(folder) as entries:
             # A folder with its slash, or 1.2.3/... would come before 1.2/..., which is the lesser text.
             found = sorted(e.path + "/" * e.is_dir(follow_symlinks=False) for e in entries)
         for path in found:
             if path.endswith("/"):
-                yield from self._walk(path[:-1], below)
+                yield from self._walk(path[:-1], below, clear)
             elif path.endswith(".dcm"):
                 yield path[below:]
+            elif clear and path.endswith(_HALF_WRITTEN):
+                os.unlink(path)
 
     def _settle(self, aside: str, relative: str) -> None:
         """Rename a file to its place, and sync its folder where each instance is to be durable.
@@ -177,40 +187,76 @@ class FileStore:
             raise OutOfResources(f"the disk has {free // 1_000_000} MB free, which is below the reserve")
 
     def _rename(self, aside: str, final: str, parent: str) -> None:
-        """Rename to a folder that is made if missing; each new folder is synced into its parent before.
+        """Rename to a folder that is made if missing.
 
-        The lock makes a second writer wait until a folder that it finds is synced, and keeps ``remove`` from taking
-        a folder away before the file is in it.
+        The lock keeps ``remove`` from taking a folder away before the file is in it.
         """
         with self._folders:
-            missing = []
-            folder = parent
-            while not os.path.isdir(folder):
-                missing.append(folder)
-                folder = os.path.dirname(folder)
-            for new in reversed(missing):
-                os.mkdir(new)
-                if self.durability == "instance":
-                    try:
-                        sync_path(os.path.dirname(new))
-                    except OSError:
-                        os.rmdir(new)  # or the next writer would take it for synced
-                        raise
+            self._make(parent)
             os.rename(aside, final)
+
+    def _make(self, folder: str) -> None:
+        """Make a folder that is missing; each new one is synced into its parent before it is used.
+
+        The caller holds the lock: a second writer waits until a folder that it finds is synced.
+        """
+        missing = []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        for new in reversed(missing):
+            os.mkdir(new)
+            if self.durability == "instance":
+                try:
+                    sync_path(os.path.dirname(new))
+                except OSError:
+                    os.rmdir(new)  # or the next writer would take it for synced
+                    raise
+
+    def prepare(self, relative: str) -> None:
+        """Make the file that this thread will probably begin next, beside that one, while it has nothing else to do.
+
+        ``relax`` takes it back.
+        """
+        # If the disk fails, who begins the file is told.
+        with contextlib.suppress(OSError):
+            self._ready.file = self._create(relative)
+
+    def relax(self) -> None:
+        """Remove the file that this thread made ready, if it was not used."""
+        path, descriptor = self._take_ready()
+        if path:
+            os.close(descriptor)
+            os.unlink(path)
+
+    def _take_ready(self) -> tuple[str, int]:
+        ready: tuple[str, int] = getattr(self._ready, "file", ("", -1))
+        self._ready.file = ("", -1)
+        return ready
+
+    def _create(self, relative: str | None) -> tuple[str, int]:
+        """A new file's path and descriptor: beside its place, or aside."""
+        folder = f"{self.folder}/{relative.rpartition('/')[0] if relative else INCOMING}"
+        if os.path.dirname(getattr(self._ready, "file", ("", -1))[0]) == folder:
+            return self._take_ready()
+        self.relax()
+        path = f"{folder}/{os.getpid()}-{next(_numbers)}{_HALF_WRITTEN}"
+        with self._folders:
+            self._make(folder)
+            return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
 class Incoming:
-    """A file that is being written aside, until it is kept or discarded. For one thread.
+    """A file that is being written under another name, until it is kept or discarded. For one thread.
 
     Raises:
         OSError: on construction.
     """
 
-    def __init__(self, store: FileStore, head: bytes) -> None:
+    def __init__(self, store: FileStore, head: bytes, relative: str | None) -> None:
         self._store = store
         self._head = head
-        self._aside = f"{store.folder}/{INCOMING}/{os.getpid()}-{next(_numbers)}.part"
-        self._descriptor = os.open(self._aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._aside, self._descriptor = store._create(relative)
         self._begun = False
         self.size = 0
         """Bytes of the dataset that are written."""

@@ -93,18 +93,18 @@ class Index:
             Those whose UID is there with other content: of these nothing is kept.
         """
         rows = {i.SOPInstanceUID: self._instance_values(i, at) for i, at in arrivals}
+        uid = t.instances.c.sop_uid
+        query = sa.select(uid, t.instances.c.digest).where(uid.in_(list(rows)))
         with self.engine.begin() as c:
-            made = insert(self.engine, t.instances).on_conflict_do_nothing().returning(t.instances.c.sop_uid)
-            new = set(c.scalars(made, list(rows.values())))
-            for study_uid, times in _arrivals_by_study(i for i in arrivals if i[0].SOPInstanceUID in new).items():
+            there = {row.sop_uid: row.digest for row in c.execute(query)}
+            new = [row for sop_uid, row in rows.items() if sop_uid not in there]
+            for study_uid, times in _arrivals_by_study(i for i in arrivals if i[0].SOPInstanceUID not in there).items():
                 self._touch(c, study_uid, min(times), max(times))
-            old = [i for i, _ in arrivals if i.SOPInstanceUID not in new]
-            if not old:
-                return []
-            query = sa.select(t.instances.c.sop_uid, t.instances.c.digest)
-            found = c.execute(query.where(t.instances.c.sop_uid.in_([i.SOPInstanceUID for i in old])))
-            digests = {row.sop_uid: row.digest for row in found}
-        return [i for i in old if digests.get(i.SOPInstanceUID) != i.digest]
+            # Without RETURNING, which costs more than the rows themselves.
+            if new and c.execute(insert(self.engine, t.instances).on_conflict_do_nothing(), new).rowcount != len(new):
+                # Another node on the same database was faster with some.
+                there = {row.sop_uid: row.digest for row in c.execute(query)}
+        return [i for i, _ in arrivals if there.get(i.SOPInstanceUID, i.digest) != i.digest]
 
     def known(self, sop_uid: str) -> Known:
         """What the index knows about a UID, in the little time that each image that comes may take."""

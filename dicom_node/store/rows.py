@@ -11,7 +11,7 @@ from dicom_node.errors import OutOfResources
 from dicom_node.model.instance import Instance
 from dicom_node.store.index import Index, Known
 
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.2
 _RETRY_SECONDS = 0.5
 _IDLE_SECONDS = 1.0
 _FLUSH_SECONDS = 60.0

@@ -118,6 +118,12 @@ class _Storage:
             return e.status, str(e).encode("ascii", "replace").decode("ascii")[:64]
         return 0, ""
 
+    def prepare(self, association: Any) -> None:
+        pass
+
+    def relax(self) -> None:
+        pass
+
 
 _storage = _Storage()
 _LIMITS: Final = Limits(artim_seconds=5, silence_seconds=5, message_seconds=5, message_bytes=1 << 20)
@@ -143,7 +149,7 @@ def read_connection(data: bytes) -> None:
                 connection.recv(int.from_bytes(head[2:6], "big"))
             except OSError:
                 break
-        assert not list(_storage._keeper.files.folder.glob("incoming/*"))
+        assert not list(_storage._keeper.files.folder.rglob("*.part"))
 
 
 def _connection(ours: socket.socket) -> FastSocket:

@@ -98,8 +98,7 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         m.setattr(os, call, fail)
         with pytest.raises(OutOfResources, match="No space left on device"):
             _write(store, STUDY, SERIES, SOP)
-    assert list(store.walk()) == []
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_log_says_once_that_the_disk_is_full_and_once_that_it_is_not(tmp_path: Path) -> None:
@@ -132,6 +131,12 @@ def test_walk_remove_and_clear(tmp_path: Path) -> None:
     (tmp_path / "incoming" / "left.part").write_bytes(b"half")
     store.clear_incoming()
     assert list((tmp_path / "incoming").iterdir()) == []
+    beside = store.path(paths[0]).with_name("1-2.part")
+    beside.write_bytes(b"half")
+    assert set(store.walk()) == {*paths, other}
+    assert beside.exists()  # it may be under way
+    assert set(store.walk(clear=True)) == {*paths, other}
+    assert not beside.exists()
     store.remove([*paths, "instances/00/1.2/1.3/1.4.dcm"])
     assert list(store.walk()) == [other]
     assert not store.path(paths[0]).parents[1].exists()
@@ -157,3 +162,45 @@ def test_writers_and_a_remover_of_the_same_series_at_once(tmp_path: Path) -> Non
         t.join()
     assert failures == []
     assert list(store.walk()) == []
+
+
+def test_a_file_made_ready_is_used_beside_its_like_and_removed_otherwise(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    first = _write(store, STUDY, SERIES, "1.2.1")
+    store.prepare(first)
+    (ready,) = tmp_path.rglob("*.part")
+    second = store.begin(b"head", place(STUDY, SERIES, "1.2.2"))
+    assert list(tmp_path.rglob("*.part")) == [ready]
+    second.write(b"dataset")
+    assert second.keep(STUDY, SERIES, "1.2.2") == place(STUDY, SERIES, "1.2.2")
+    assert store.path(place(STUDY, SERIES, "1.2.2")).read_bytes() == b"headdataset"
+    # Of another series: the one that was ready is of no use.
+    store.prepare(first)
+    other = store.begin(b"head", place(STUDY, "1.7", "1.2.3"))
+    (made,) = tmp_path.rglob("*.part")
+    assert made.parent.name == "1.7"
+    other.discard()
+    # Nothing more came.
+    store.prepare(first)
+    store.relax()
+    store.relax()
+    assert not list(tmp_path.rglob("*.part"))
+    # Another thread's is its own.
+    store.prepare(first)
+    other_thread = threading.Thread(target=store.relax)
+    other_thread.start()
+    other_thread.join(10)
+    assert len(list(tmp_path.rglob("*.part"))) == 1
+
+
+def test_a_disk_that_fails_between_two_images_fails_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    first = _write(store, STUDY, SERIES, "1.2.1")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", fail)
+    store.prepare(first)
+    with pytest.raises(OutOfResources, match="No space left on device"):
+        _write(store, STUDY, SERIES, "1.2.2")

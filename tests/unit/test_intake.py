@@ -325,10 +325,12 @@ def test_reconcile_indexes_what_was_killed_between_file_and_row(
     monkeypatch.setattr(killed.rows, "add", kill)
     with pytest.raises(KeyboardInterrupt):
         _take(killed, _dataset(), source="SCANNER", called="NODE")
-    (tmp_path / "store" / "incoming" / "half.part").write_bytes(b"half")
+    (instance,) = (tmp_path / "store" / "instances").rglob("*.dcm")
+    for folder in (tmp_path / "store" / "incoming", instance.parent):
+        (folder / "half.part").write_bytes(b"half")
     intake = _intake(tmp_path)
     assert intake.reconcile() == []
-    assert list((tmp_path / "store" / "incoming").iterdir()) == []
+    assert list((tmp_path / "store").rglob("*.part")) == []
     (series,) = intake._index.series(_dataset().StudyInstanceUID)
     healed = series.instances[0]
     assert (healed.source, healed.called) == ("SCANNER", "NODE")

@@ -150,7 +150,7 @@ def test_a_sender_that_hangs_up_leaves_nothing_half_written(
     message = body(files[:2])
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as sender:
         sender.sendall(head_of(message) + message[:-3000])
-    assert wait_for(lambda: not list((node.files.folder / "incoming").iterdir()))
+    assert wait_for(lambda: not list(node.files.folder.rglob("*.part")))
     assert set(node.instances()) <= set(uids(datasets)[:1])
     assert told(post(web, message)) == (200, uids(datasets)[:2], {})
 
