@@ -40,7 +40,7 @@ def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
                 f"of the findings on the image {key[0]}"
             )
     problems = [summed_up(wrong)] if wrong else []
-    wanted = {(k, int(n)) for k, plane in enumerate(label_map) for n in np.unique(plane) if n}
+    wanted = {(k, int(n)) for k, plane in enumerate(label_map) for n in np.flatnonzero(np.bincount(plane.ravel())) if n}
     missing = sorted(wanted - seen)
     if missing:
         plane, number = missing[0]

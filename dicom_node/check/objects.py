@@ -5,14 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.model.planes import frame_count, is_flat, plane_header
@@ -113,8 +115,7 @@ def read_result(path: Path) -> tuple[ResultFile | None, str]:
     """Read a result whole; returns it, or None and the problem."""
     try:
         ds = pydicom.dcmread(path)
-        for _ in ds.iterall():  # converts every value, so that a spoilt one shows here
-            pass
+        _convert(ds)
     except READ_ERRORS as error:
         return None, f"{path.name} cannot be read: {type(error).__name__}"
     if getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID") == ExplicitVRLittleEndian and _is_cut(path):
@@ -122,6 +123,14 @@ def read_result(path: Path) -> tuple[ResultFile | None, str]:
     if not text(ds, "SOPClassUID") or not text(ds, "SOPInstanceUID"):
         return None, f"{path.name} cannot be read: it has no SOP Class UID or no SOP Instance UID"
     return ResultFile(path.name, ds), ""
+
+
+def _convert(ds: Dataset) -> None:
+    """Convert every value, so that a spoilt one shows."""
+    for element in ds:
+        if element.VR == "SQ":
+            for item in element.value:
+                _convert(item)
 
 
 def _is_cut(path: Path) -> bool:
@@ -143,10 +152,18 @@ def _is_cut(path: Path) -> bool:
 
 def value(ds: Dataset, keyword: str) -> Any:
     """The value, or None where it is absent or cannot be converted."""
+    tag = _tag(keyword)
     try:
-        return ds.get(keyword)
+        # As ds.get(keyword), which looks up more than this needs, many thousand times.
+        element = ds.get_item(tag)
+        return None if element is None else (element if isinstance(element, DataElement) else ds[tag]).value
     except READ_ERRORS:
         return None
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def text(ds: Dataset, keyword: str) -> str:
@@ -193,10 +210,12 @@ def code_of(ds: Dataset, *keywords: str) -> CodeKey:
 
 def content(item: Dataset, *, deep: bool = False) -> Iterator[Dataset]:
     """The content items below an SR content item."""
-    for child in items(item, "ContentSequence"):
+    waiting = items(item, "ContentSequence")[::-1]
+    while waiting:
+        child = waiting.pop()
         yield child
         if deep:
-            yield from content(child, deep=True)
+            waiting += items(child, "ContentSequence")[::-1]
 
 
 def close(a: Sequence[float], b: Sequence[float], tolerance: float = TOLERANCE) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -205,16 +204,17 @@ def enclosed(line: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArr
         shape: (rows, columns).
     """
     rows, columns = shape
-    crossed = np.zeros((rows, columns + 1), np.bool_)
-    for (x0, y0), (x1, y1) in itertools.pairwise(line):
-        if y0 == y1:
-            continue
-        # An end that lies on a row's middle counts for the edge below it only, so that no corner counts twice.
-        low, high = min(y0, y1), max(y0, y1)
-        middles = np.arange(max(0, int(np.ceil(low - 0.5))), min(rows, int(np.ceil(high - 0.5))))
-        x = x0 + (middles + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-        first = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.intp)
-        crossed[middles, first] ^= True
+    x, y = line[:, 0], line[:, 1]
+    # An end that lies on a row's middle counts for the edge below it only, so that no corner counts twice.
+    first = np.clip(np.ceil(np.minimum(y[:-1], y[1:]) - 0.5), 0, rows).astype(np.intp)
+    last = np.clip(np.ceil(np.maximum(y[:-1], y[1:]) - 0.5), 0, rows).astype(np.intp)
+    crossings = last - first
+    edge = np.repeat(np.arange(len(crossings)), crossings)
+    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(crossings) - crossings, crossings)
+    at = x[edge] + (row + 0.5 - y[edge]) * (x[edge + 1] - x[edge]) / (y[edge + 1] - y[edge])
+    column = np.clip(np.ceil(at - 0.5), 0, columns).astype(np.intp)
+    counted = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
+    crossed = (counted & 1).astype(np.bool_).reshape(rows, columns + 1)
     return np.logical_xor.accumulate(crossed[:, :columns], axis=1)
 
 

@@ -7,14 +7,16 @@ Measurement Report on the SEG: same values, same tracking identifiers, nothing t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 from highdicom import sr
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicom_node.algorithm import Findings, Measurement
+from dicom_node.algorithm import Code, Findings, Measurement
 from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
@@ -29,6 +31,8 @@ from dicom_node.errors import EncodeError
 ROLE = "contours"
 SERIES_OFFSET = 2
 """Series Number after the SEG's."""
+_IMAGE_REGION = Code("111030", "DCM", "Image Region")
+_SOURCE = Code("260753009", "SCT", "Source")
 
 
 def build_contours(findings: Findings, source: Source, context: Context) -> Dataset:
@@ -85,6 +89,7 @@ class _Regions:
         self.context = context
         self.uids = ResultUids(context.key)
         self.present = present_segments(findings)
+        self.images: dict[int, DataElement] = {}
 
     def container(self) -> Dataset:
         """Imaging Measurements (TID 1500 row 9), with all groups."""
@@ -123,7 +128,7 @@ class _Regions:
                 uid=self.uids.segment(single.value) if single else self.uids.region(values),
                 identifier=long_string(label),
             ),
-            referenced_regions=list(self._outlines(values)),
+            referenced_regions=[_stand_in(self.planes[0])],
             finding_category=concept(described[0].category),
             finding_type=concept(described[0].type if single else own[0].site),
             algorithm_id=algorithm_identification(self.context),
@@ -132,17 +137,64 @@ class _Regions:
         for text in (s for m in own for s in sentences(m)):
             group[0].ContentSequence.append(comment(text))
         item: Dataset = group[0]
+        # The library's own items take milliseconds each to make and to check, and there may be a thousand outlines.
+        found: list[Dataset] = []
+        for child in item.ContentSequence:
+            found += list(self._outlines(values)) if child.ValueType == "SCOORD" else [child]
+        item.add(DataElement("ContentSequence", "SQ", found))
         return item
 
-    def _outlines(self, values: tuple[int, ...]) -> Iterable[sr.ImageRegion]:
+    def _outlines(self, values: tuple[int, ...]) -> Iterable[Dataset]:
         for index in best_first(self.findings, values):
-            mask = np.isin(self.findings.label_map[index], values)
+            plane = self.findings.label_map[index]
+            mask = plane == values[0] if len(values) == 1 else np.isin(plane, values)
+            if index not in self.images:
+                self.images[index] = on_image(self.planes[index])
             for line in outlines(mask):
-                yield sr.ImageRegion(
-                    graphic_type=sr.GraphicTypeValues.POLYLINE,
-                    graphic_data=line,
-                    source_image=_source_image(self.planes[index]),
-                )
+                yield region(line, self.images[index])
+
+
+def region(line: npt.NDArray[np.float64], image: DataElement) -> Dataset:
+    """An Image Region (TID 1411 row 5): a closed line on its image, as SCOORD (PS3.3 C.18.6).
+
+    Args:
+        line: (points, 2), the first point repeated at the end; see :func:`dicom_node.encode.outlines.outlines`.
+        image: Content Sequence with the image, see :func:`on_image`. All regions of an image share it.
+    """
+    points = DataElement("GraphicData", "FL", line.ravel().tolist(), already_converted=True)
+    return Dataset({element.tag: element for element in (*_region(), points, image)})
+
+
+@cache
+def _region() -> tuple[DataElement, ...]:
+    """What all regions have in common; to convert and check it a thousand times takes seconds."""
+    item = Dataset()
+    item.RelationshipType = "CONTAINS"
+    item.ValueType = "SCOORD"
+    item.ConceptNameCodeSequence = [concept(_IMAGE_REGION)]
+    item.GraphicType = "POLYLINE"
+    return tuple(item)
+
+
+def on_image(plane: Plane) -> DataElement:
+    """The Content Sequence of a region: the image, or the frame of one, that it lies on."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = plane.image.SOPClassUID
+    reference.ReferencedSOPInstanceUID = plane.image.SOPInstanceUID
+    if plane.number is not None:
+        reference.ReferencedFrameNumber = plane.number
+    image = Dataset()
+    image.RelationshipType = "SELECTED FROM"
+    image.ValueType = "IMAGE"
+    image.ConceptNameCodeSequence = [concept(_SOURCE)]
+    image.ReferencedSOPSequence = [reference]
+    return DataElement("ContentSequence", "SQ", [image])
+
+
+def _stand_in(plane: Plane) -> sr.ImageRegion:
+    """What the library wants a group to have before the outlines come in."""
+    square = np.array([(0.5, 0.5), (1.5, 0.5), (1.5, 1.5), (0.5, 0.5)])
+    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, square, _source_image(plane))
 
 
 def _source_image(plane: Plane) -> sr.SourceImageForRegion:

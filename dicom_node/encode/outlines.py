@@ -51,7 +51,10 @@ def best_first(findings: Findings, values: Collection[int]) -> Iterator[int]:
 
     Viewers that show one outline of a region show its first.
     """
-    area = np.isin(findings.label_map, list(values)).sum(axis=(1, 2))
+    labels = findings.label_map
+    area = np.zeros(len(labels), np.intp)
+    for value in values:
+        area += np.count_nonzero(labels == value, axis=(1, 2))
     held = [int(k) for k in np.flatnonzero(area)]
     if not held:
         return

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from highdicom.sr import GraphicTypeValues, ImageRegion, SourceImageForRegion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
 from dicom_node.algorithm import Findings, Frame
 from dicom_node.check.views import enclosed
-from dicom_node.encode.contours import build_contours
+from dicom_node.encode.contours import build_contours, on_image, region
 from dicom_node.encode.outlines import outlines
 from dicom_node.encode.seg import build_seg
 from dicom_node.encode.source import read_source
@@ -118,3 +119,17 @@ def test_outlines_lie_on_the_frames_that_the_findings_name() -> None:
 def test_an_empty_mask_has_no_contours() -> None:
     with pytest.raises(EncodeError, match="empty"):
         view(replace(findings(), label_map=np.zeros(SHAPE, np.uint8), measurements=()))
+
+
+@pytest.mark.parametrize("number", [None, 3])
+def test_an_outline_is_the_item_that_the_library_would_make(number: int | None) -> None:
+    plane = replace(read_source(headers(), []).planes[2], number=number)
+    line = np.array([(0.5, 0.5), (9.5, 0.5), (9.5, 7.25), (0.5, 0.5)])
+    made = ImageRegion(
+        graphic_type=GraphicTypeValues.POLYLINE,
+        graphic_data=line,
+        source_image=SourceImageForRegion(
+            plane.image.SOPClassUID, plane.image.SOPInstanceUID, None if number is None else [number]
+        ),
+    )
+    assert region(line, on_image(plane)).to_json() == made.to_json()
