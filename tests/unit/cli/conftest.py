@@ -48,9 +48,10 @@ class InlineWorker:
     def start(self) -> None:
         pass
 
-    def call(self, algorithm: Algorithm, paths: list[Path] | None, out: Path) -> dict[str, Any]:
-        if paths is None:
-            return {"outcome": "loaded"}
+    def load(self, algorithm: Algorithm) -> dict[str, Any]:
+        return {"outcome": "loaded"}
+
+    def call(self, algorithm: Algorithm, paths: list[Path], out: Path) -> dict[str, Any]:
         return InlinePool(RunSettings()).run(algorithm, paths, out)
 
     def stop(self) -> None:
