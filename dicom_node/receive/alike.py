@@ -49,24 +49,22 @@ class Alike(Generic[Made]):
         self._make = make
         self._last = threading.local()
 
-    def read(self, data: bytes | memoryview) -> list[Made]:
+    def read(self, data: bytes | memoryview) -> Iterator[Made]:
         """What is made of the dataset's topmost elements, run by run in their order.
 
         Raises:
             InvalidInstance: as ``outline``; or what ``make`` raises.
         """
         old: list[_Run[Made]] = getattr(self._last, "runs", [])
-        self._last.runs = []
-        made: list[Made] = []
         runs: list[_Run[Made]] = []
+        # Who stops reading leaves the beginning, which is as good.
+        self._last.runs = runs
         left = _MOST_REMEMBERED
         for run in self._runs(memoryview(data), old):
-            made.append(run.made)
+            yield run.made
             left -= len(run.raw)
             if left >= 0:
                 runs.append(run)
-        self._last.runs = runs
-        return made
 
     def _runs(self, data: memoryview, old: list[_Run[Made]]) -> Iterator[_Run[Made]]:
         walk = outline(data, self._encoding)
