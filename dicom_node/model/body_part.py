@@ -43,7 +43,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "breast": "breast* mamma* mammo* mama mamas mamar* brust brustdrus* seno sein seins borst borsten piersi "
     "piersio* sutk* bryst* brost brosten rinta rinnat emlo prsu prsa prsou meme memeler молочн* μαστ*",
     "prostate": "prostat* простат*",
-    "thyroid": "thyroid* thyreo* schilddrus* thyroide tiroid* tireoid* tyreo* tyroid* schildklier* tarczyc* stitna "
+    "thyroid": "thyroid* thyreo* schilddru* thyroide tiroid* tireoid* tyreo* tyroid* schildklier* tarczyc* stitna "
     "stitne kilpirauh* skoldkort* skjoldbrusk* pajzsmirigy* struma goitre goiter guatr щитовидн* щитоподібн* θυρεοειδ*",
     "heart": "heart cardiac* cardio* coeur herz* kardio* corazon cuore сердц* kardiak*",
     "head": "orbit* orbita* sinus* nnh tmj kiefergelenk* iac iam felsenbein* mastoid* temporalbone facial gesicht*",

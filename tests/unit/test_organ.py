@@ -47,6 +47,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         for text in (
             "US THYROID",
             "Schilddrüsensonographie",
+            "Schilddruese",
             "Sonographie Schilddrüse",
             "Échographie thyroïdienne",
             "Ecografía tiroidea y cervical",
