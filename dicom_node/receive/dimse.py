@@ -292,7 +292,10 @@ class Listener:
     def _on_pdu(self, event: Any) -> None:
         """Make what came safe before the release is answered; if that fails, the association is aborted instead."""
         tally = self._tallies.get(event.assoc)
-        if isinstance(event.pdu, A_RELEASE_RQ) and tally is not None and not self._sync(tally):
+        if not isinstance(event.pdu, A_RELEASE_RQ) or tally is None:
+            return
+        self._intake.rows.hurry()
+        if not self._sync(tally):
             event.assoc.dul.event_queue.put(PROTOCOL_ERROR)
 
     def _sync(self, tally: _Tally) -> bool:

@@ -71,6 +71,12 @@ class RowWriter:
         known = self._index.known(sop_uid)
         return known if pending is None else Known(pending[0].digest, known.is_result)
 
+    def hurry(self) -> None:
+        """Write at once what was added before: nothing more comes for the moment."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+
     def flush(self) -> None:
         """Wait until all that was added before has its row.
 

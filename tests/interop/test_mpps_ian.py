@@ -46,6 +46,7 @@ class Site:
 
     def send(self, files: Sequence[Path]) -> None:
         dcmtk("storescu", "-aet", "CT1", "-aec", "DICOMNODE", "127.0.0.1", str(self.port), *files)
+        self.node.intake.rows.flush()
 
     def study(self) -> dict[str, Any]:
         """What `dicom-node studies --json` says of the one study that there is."""

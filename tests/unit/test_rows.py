@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 from dicom_node.errors import OutOfResources
 from dicom_node.model.instance import Instance
+from dicom_node.store import rows as store_rows
 from dicom_node.store.fingerprint import Fingerprint
 from dicom_node.store.folder_sync import FolderSync
 from dicom_node.store.index import Index, Known
@@ -169,3 +170,12 @@ def test_a_fingerprint_knows_content_and_not_the_pieces_it_came_in() -> None:
         digests.append(whole.hexdigest())
     assert len(set(digests)) == len(contents)
     assert {len(d) for d in digests} == {32}
+
+
+def test_who_hurries_waits_for_no_others(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_rows, "_GATHER_SECONDS", 3600)
+    rows = RowWriter(index)
+    rows.add(_instance(1))
+    assert index.digest_of("1.2.3.1") is None
+    rows.hurry()
+    assert wait_for(lambda: index.digest_of("1.2.3.1") == "d")
