@@ -227,7 +227,8 @@ class FileStore:
         path, descriptor = self._take_ready()
         if path:
             os.close(descriptor)
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _take_ready(self) -> tuple[str, int]:
         ready: tuple[str, int] = getattr(self._ready, "file", ("", -1))

@@ -185,6 +185,11 @@ def test_a_file_made_ready_is_used_beside_its_like_and_removed_otherwise(tmp_pat
     store.relax()
     store.relax()
     assert not list(tmp_path.rglob("*.part"))
+    # Somebody tidied the folder.
+    store.prepare(first)
+    (ready,) = tmp_path.rglob("*.part")
+    ready.unlink()
+    store.relax()
     # Another thread's is its own.
     store.prepare(first)
     other_thread = threading.Thread(target=store.relax)
