@@ -25,7 +25,6 @@ UNAVAILABLE: Final = 503
 
 _OUT_OF_RESOURCES = 0xA700
 _PROCESSING_FAILURE = 0x0110
-_DICOM = "application/dicom"
 
 _logger = log.get("receive")
 

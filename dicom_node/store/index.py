@@ -124,12 +124,6 @@ class Index:
             raise OutOfResources("the index could not be read") from e
         return Known(digest, result is not None)
 
-    def digest_of(self, sop_uid: str) -> str | None:
-        """The stored content's digest, or None if the instance is not here."""
-        with self.engine.connect() as c:
-            found = c.scalar(sa.select(t.instances.c.digest).where(t.instances.c.sop_uid == sop_uid))
-        return None if found is None else str(found)
-
     def is_result(self, sop_uid: str) -> bool:
         """Whether this node made the object."""
         with self.engine.connect() as c:

@@ -80,7 +80,7 @@ def test_other_content_under_the_same_uid_is_refused_and_noted(index):
     index.add(instance(1))
     with pytest.raises(InstanceConflict):
         index.add(instance(1, digest="f" * 64))
-    assert index.digest_of("1.2.3.1") == instance(1).digest
+    assert index.known("1.2.3.1").digest == instance(1).digest
     assert "other content" in index.notes("1.2.40")[0]
 
 

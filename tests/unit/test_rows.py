@@ -75,7 +75,7 @@ def test_own_results_open_no_study(index: Index) -> None:
     rows.add(_instance(1, own=True))
     rows.flush()
     assert index.study("1.2") is None
-    assert index.digest_of("1.2.3.1") == "d"
+    assert index.known("1.2.3.1").digest == "d"
 
 
 def test_while_the_database_fails_nothing_is_taken_and_nothing_is_lost(
@@ -176,6 +176,6 @@ def test_who_hurries_waits_for_no_others(index: Index, monkeypatch: pytest.Monke
     monkeypatch.setattr(store_rows, "_GATHER_SECONDS", 3600)
     rows = RowWriter(index)
     rows.add(_instance(1))
-    assert index.digest_of("1.2.3.1") is None
+    assert index.known("1.2.3.1").digest is None
     rows.hurry()
-    assert wait_for(lambda: index.digest_of("1.2.3.1") == "d")
+    assert wait_for(lambda: index.known("1.2.3.1").digest == "d")

@@ -165,7 +165,6 @@ def jobs(folder: Path, descriptions: Sequence[str]) -> list[Job]:
 
 
 def test_a_study_that_cannot_be_read_does_not_touch_the_others(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     wanted = jobs(tmp_path, ["one", "two"])
     (tmp_path / "no").write_text("no DICOM")
     wanted.insert(1, Job((tmp_path / "no",), tmp_path / "outno"))
@@ -179,7 +178,6 @@ def test_a_study_that_cannot_be_read_does_not_touch_the_others(tmp_path: Path) -
 
 @pytest.mark.parametrize("together", [True, False])
 def test_a_study_that_breaks_the_algorithm_is_found_out(tmp_path: Path, together: bool) -> None:
-    pytest.importorskip("torch")
     function: Any = Function(breaks=True) if together else Function().__call__
 
     answers = _analyse_all(function, algorithm(), jobs(tmp_path, ["a", "break", "c"]), "cpu", log.get("worker"))
