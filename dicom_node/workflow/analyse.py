@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -128,7 +129,8 @@ def infer_step(run_id: str, attempt: int) -> dict[str, Any]:
 def _compare(s: Services, run_id: str, algorithm: Algorithm, answer: Mapping[str, Any]) -> None:
     """Measure the run's prior study, and keep the changes with the run's measurements."""
     run = the_run(run_id)
-    with timed(run_id, "infer prior"):
+    there_is_one = run.record["prior"]["state"] == "found"
+    with timed(run_id, "infer prior") if there_is_one else nullcontext():
         prior = measure_prior(s, run, algorithm)
     findings, headers = load_findings(s.folder(run_id)), run_headers(s, run, answer)[:1]
     run = replace(run, record={**run.record, "prior": prior})
