@@ -71,7 +71,8 @@ def picture_of(findings: Findings, index: int, plane: Plane, header: Dataset) ->
     """
     stored = _read(header, plane.number or 1)
     labels = findings.label_map[index]
-    lines = tuple((s.value, line) for s in findings.segments for line in outlines(labels == s.value))
+    # The first segment last: where it shares an edge with what surrounds it, its colour is the one to be seen.
+    lines = tuple((s.value, line) for s in reversed(findings.segments) for line in outlines(labels == s.value))
     number = str(header.get("InstanceNumber") or index + 1)
     caption = f"image {number}" if plane.number is None else f"image {number}, frame {plane.number}"
     screen = _for_screen(stored, header)
