@@ -67,8 +67,12 @@ async function shown(page) {
   });
 }
 
-async function open(page, wanted) {
+async function doubleClick(page, wanted) {
   await page.locator('[data-cy^="study-browser-thumbnail"]').filter({ hasText: wanted.description }).first().dblclick();
+}
+
+async function open(page, wanted) {
+  await doubleClick(page, wanted);
   if (wanted.kind === "SEG") return openSegmentation(page, wanted);
   if (wanted.kind === "SR") return openReport(page, wanted);
   return openPicture(page, wanted);
@@ -107,8 +111,13 @@ async function openSegmentation(page, wanted) {
 }
 
 async function openReport(page, wanted) {
-  await page.waitForFunction(
-    () => window.cornerstoneTools.annotation.state.getAllAnnotations().some((a) => a.data.labels), null, PATIENCE);
+  const until = Date.now() + PATIENCE.timeout;
+  // A viewer that is still busy with its first images may miss a double click, as readers know.
+  while (!(await happens(page,
+    () => window.cornerstoneTools.annotation.state.getAllAnnotations().some((a) => a.data.labels), 20000))) {
+    if (Date.now() > until) throw new Error("the report's outlines were not loaded");
+    await doubleClick(page, wanted);
+  }
   await page.waitForFunction(() => document.querySelector(".svg-layer text"), null, PATIENCE);
   const annotations = await page.evaluate(() =>
     window.cornerstoneTools.annotation.state.getAllAnnotations().filter((a) => a.data.labels).map((a) => ({
@@ -134,6 +143,16 @@ async function openPicture(page, wanted) {
     const box = viewport.element.getBoundingClientRect();
     return { rows: image.rows, columns: image.columns, left: box.left, top: box.top, width: box.width, height: box.height };
   }) };
+}
+
+// Whether the condition holds within this time (ms).
+async function happens(page, condition, within) {
+  const until = Date.now() + within;
+  while (!(await page.evaluate(condition))) {
+    if (Date.now() > until) return false;
+    await page.waitForTimeout(200);
+  }
+  return true;
 }
 
 // Say yes to the viewer's questions until the condition holds.
