@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A process for each core, but no more than four; each takes whole files, which share what they set up.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 INPUT ?=
 OUT ?= demo-out
 
@@ -35,7 +37,7 @@ demo: $(READY)
 	@$(BIN)/dicom-node demo $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)"
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,10 +45,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 interop: $(READY)
-	$(BIN)/python -m pytest tests/interop tests/contract
+	$(PYTEST) tests/interop tests/contract
 
 benchmark: $(READY)
 	@for script in benchmarks/*.py; do \

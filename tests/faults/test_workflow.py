@@ -45,7 +45,13 @@ class Site:
     """A node with a PACS, in this process."""
 
     def __init__(
-        self, folder: Path, pacs: FakePacs, routes: str = ROUTES, results: Sequence[str] = ("seg", "sr"), **more: Any
+        self,
+        folder: Path,
+        pacs: FakePacs,
+        routes: str = ROUTES,
+        results: Sequence[str] = ("seg", "sr"),
+        quiet_seconds: float = 0.4,
+        **more: Any,
     ) -> None:
         (folder / "routes.yaml").write_text(routes)
         installed = folder / "algorithms" / "threshold_demo"
@@ -54,7 +60,7 @@ class Site:
             "data_dir": str(folder / "data"),
             "run": {"algorithms_dir": str(folder / "algorithms")},
             "receive": {"port": 0, "disk_reserve_mb": 0},
-            "complete": {"quiet_seconds": 0.4, "sweep_seconds": 0.05},
+            "complete": {"quiet_seconds": quiet_seconds, "sweep_seconds": 0.05},
             "destinations": [
                 {
                     "name": "pacs",

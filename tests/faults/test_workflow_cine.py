@@ -64,7 +64,8 @@ def site(tmp_path, pacs, monkeypatch) -> Iterator[Site]:  # noqa: F811
     folder.mkdir(parents=True)
     (folder / "algorithm.yaml").write_text(MANIFEST)
     (folder / "algorithm.py").write_text(CODE)
-    s = Site(tmp_path, pacs, ROUTES)
+    # Long enough that a machine that stumbles within a hundred images does not end the study there.
+    s = Site(tmp_path, pacs, ROUTES, quiet_seconds=3)
     yield s
     s.node.stop()
 
