@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
@@ -112,10 +113,13 @@ def _planes(header: Dataset) -> Iterator[tuple[int, Dataset]]:
 
 
 def read_result(path: Path) -> tuple[ResultFile | None, str]:
-    """Read a result whole; returns it, or None and the problem."""
+    """Read a result whole; returns it, or None and the problem.
+
+    Elements of equal bytes are one object in it: it is not to be changed.
+    """
     try:
         ds = pydicom.dcmread(path)
-        _convert(ds)
+        _convert(ds, {})
     except READ_ERRORS as error:
         return None, f"{path.name} cannot be read: {type(error).__name__}"
     if getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID") == ExplicitVRLittleEndian and _is_cut(path):
@@ -125,12 +129,29 @@ def read_result(path: Path) -> tuple[ResultFile | None, str]:
     return ResultFile(path.name, ds), ""
 
 
-def _convert(ds: Dataset) -> None:
-    """Convert every value, so that a spoilt one shows."""
-    for element in ds:
+def _convert(ds: Dataset, known: dict[tuple[BaseTag, str, bytes], DataElement]) -> None:
+    """Convert every value, so that a spoilt one shows.
+
+    Args:
+        known: what was converted before. The items of a SEG's frames and of outlines are mostly equal, and to
+            convert each takes seconds.
+    """
+    if "SpecificCharacterSet" in ds:
+        known = {}
+    for tag in sorted(ds.keys()):
+        raw = ds.get_item(tag)
+        # Without a VR in the file, what an element is hangs on others too.
+        if isinstance(raw, RawDataElement) and raw.VR not in (None, "UN") and raw.value is not None:
+            key = (tag, raw.VR, raw.value)
+            if key in known:
+                ds[tag] = known[key]
+                continue
+            element = known[key] = ds[tag]
+        else:
+            element = ds[tag]
         if element.VR == "SQ":
             for item in element.value:
-                _convert(item)
+                _convert(item, known)
 
 
 def _is_cut(path: Path) -> bool:

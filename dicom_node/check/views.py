@@ -191,8 +191,11 @@ def _enclosed(
         if not np.array_equal(line[0], line[-1]) or line.min() < 0 or (line.max(axis=0) > (shape[1], shape[0])).any():
             problems.append(f"{where} has an outline that is not closed or leaves the image")
             continue
-        found.setdefault(places[0], np.zeros(shape, np.bool_))
-        found[places[0]] ^= enclosed(line, shape)
+        # An outline is small beside its image: only the pixels around it are looked at.
+        (left, top), (right, bottom) = np.floor(line.min(axis=0)), np.ceil(line.max(axis=0))
+        around = np.s_[int(top) : int(bottom), int(left) : int(right)]
+        plane = found.setdefault(places[0], np.zeros(shape, np.bool_))
+        plane[around] ^= enclosed(line - (left, top), plane[around].shape)
     return found, problems
 
 

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import codes
 from dicom_node.algorithm import Code, Findings, Measurement
 from dicom_node.encode.codes import concept, unit
 from dicom_node.encode.context import MANUFACTURER
-from dicom_node.encode.report_parts import CONTAINS
+from dicom_node.encode.references import library_group
 from dicom_node.errors import EncodeError
 from dicom_node.model.result import readable
 
@@ -171,20 +171,7 @@ def name_scheme(report: Dataset) -> None:
     report.CodingSchemeIdentificationSequence = [item]
 
 
-def library_group(prior: PriorStudy) -> Dataset:
+def prior_group(prior: PriorStudy) -> Dataset:
     """The prior's images as a group of the Image Library (TID 1600), with the date of their study (TID 1602)."""
-    group: Dataset = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
-    content = sr.ContentSequence(
-        [sr.DateContentItem(codes.DCM.StudyDate, prior.day, relationship_type=HAS_ACQ_CONTEXT)]
-    )
-    for image in prior.images:
-        content.append(
-            sr.ImageContentItem(
-                name=concept(TEMPORAL_PREDECESSOR),
-                referenced_sop_class_uid=image.SOPClassUID,
-                referenced_sop_instance_uid=image.SOPInstanceUID,
-                relationship_type=CONTAINS,
-            )
-        )
-    group.ContentSequence = content
-    return group
+    day = sr.DateContentItem(codes.DCM.StudyDate, prior.day, relationship_type=HAS_ACQ_CONTEXT)
+    return library_group(prior.images, TEMPORAL_PREDECESSOR, [day])

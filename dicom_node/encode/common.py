@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from dicom_node.encode.codes import long_string
 from dicom_node.encode.context import MANUFACTURER, Context
 from dicom_node.encode.source import Source
+from dicom_node.encode.writing import save
 from dicom_node.errors import EncodeError
 from dicom_node.model.result import ResultObject
 
@@ -61,7 +62,7 @@ def write(ds: Dataset, role: str, out: Path) -> ResultObject:
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{role}.dcm"
-    build(role.upper(), lambda: ds.save_as(path, enforce_file_format=True))
+    build(role.upper(), lambda: save(ds, path))
     return ResultObject(role, str(ds.SOPInstanceUID), str(ds.SOPClassUID), str(ds.SeriesInstanceUID), path)
 
 

@@ -21,6 +21,7 @@ from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
 from dicom_node.encode.outlines import best_first, outlines
+from dicom_node.encode.references import SOURCE, add_library, image_reference, library_group
 from dicom_node.encode.report_parts import CONTAINS, algorithm_identification, comment, measurement_item, sentences
 from dicom_node.encode.seg import present_segments
 from dicom_node.encode.source import Plane, Source
@@ -32,7 +33,6 @@ ROLE = "contours"
 SERIES_OFFSET = 2
 """Series Number after the SEG's."""
 _IMAGE_REGION = Code("111030", "DCM", "Image Region")
-_SOURCE = Code("260753009", "SCT", "Source")
 
 
 def build_contours(findings: Findings, source: Source, context: Context) -> Dataset:
@@ -53,10 +53,10 @@ def build_contours(findings: Findings, source: Source, context: Context) -> Data
 
     def make() -> Dataset:
         # The library would copy and walk through each outline several times: the groups come in afterwards.
-        # The evidence is complete without them, since the image library names every image.
+        # The evidence is complete without them: it names every image.
         report: Dataset = sr.ComprehensiveSR(
             evidence=list(source.images),
-            content=report_root([], regions.remarks(), source, context),
+            content=report_root([], regions.remarks(), context),
             series_instance_uid=uids.series(ROLE),
             series_number=context.series_number + SERIES_OFFSET,
             sop_instance_uid=uids.instance(ROLE, *context.compared),
@@ -72,6 +72,7 @@ def build_contours(findings: Findings, source: Source, context: Context) -> Data
             content_time=context.when.time(),
             specific_character_set=None,
         )
+        add_library(report, [library_group(source.images)])
         return report
 
     report = build("contour SR", make)
@@ -178,16 +179,7 @@ def _region() -> tuple[DataElement, ...]:
 
 def on_image(plane: Plane) -> DataElement:
     """The Content Sequence of a region: the image, or the frame of one, that it lies on."""
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = plane.image.SOPClassUID
-    reference.ReferencedSOPInstanceUID = plane.image.SOPInstanceUID
-    if plane.number is not None:
-        reference.ReferencedFrameNumber = plane.number
-    image = Dataset()
-    image.RelationshipType = "SELECTED FROM"
-    image.ValueType = "IMAGE"
-    image.ConceptNameCodeSequence = [concept(_SOURCE)]
-    image.ReferencedSOPSequence = [reference]
+    image = image_reference("SELECTED FROM", SOURCE, plane.image, plane.number)
     return DataElement("ContentSequence", "SQ", [image])
 
 

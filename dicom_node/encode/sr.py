@@ -11,10 +11,11 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.algorithm import Code, Findings, Measurement, Segment
-from dicom_node.encode.change import PriorStudy, library_group, name_scheme, refer_to_prior
+from dicom_node.encode.change import PriorStudy, name_scheme, prior_group, refer_to_prior
 from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
+from dicom_node.encode.references import add_library, library_group
 from dicom_node.encode.report_parts import (
     CONTAINS,
     algorithm_identification,
@@ -115,7 +116,7 @@ def _document(
         report: Dataset = sr.Comprehensive3DSR(
             # What is of another study goes to the Pertinent Other Evidence Sequence (PS3.3 C.17.2).
             evidence=[*evidence, *(prior.images if prior is not None else ())],
-            content=report_root(groups, remarks, source, context, prior),
+            content=report_root(groups, remarks, context),
             series_instance_uid=uids.series(role),
             series_number=context.series_number + 1,
             sop_instance_uid=uids.instance(role, *role_key),
@@ -132,6 +133,7 @@ def _document(
             specific_character_set=None,
             previous_versions=_predecessors(source, context, role),
         )
+        add_library(report, [library_group(source.images), *([prior_group(prior)] if prior is not None else [])])
         return report
 
     report = build("SR", make)
@@ -158,11 +160,9 @@ def _predecessors(source: Source, context: Context, role: str) -> list[Dataset] 
 def report_root(
     groups: Sequence[Dataset],
     remarks: Sequence[Dataset],
-    source: Source,
     context: Context,
-    prior: PriorStudy | None = None,
 ) -> Dataset:
-    """TID 1500: language, device observer, procedure, images, measurements, remarks."""
+    """TID 1500: language, device observer, procedure, measurements, remarks; without the images."""
     root: Dataset = sr.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
     content = sr.ContentSequence()
     content.extend(sr.LanguageOfContentItemAndDescendants(concept(ENGLISH)))
@@ -182,7 +182,6 @@ def report_root(
     content.append(
         sr.CodeContentItem(codes.DCM.ProcedureReported, concept(context.procedure), relationship_type=HAS_CONCEPT_MOD)
     )
-    content.append(_image_library(source, prior))
     if groups:
         measurements = sr.ContainerContentItem(codes.DCM.ImagingMeasurements, relationship_type=CONTAINS)
         measurements.ContentSequence = sr.ContentSequence(groups)
@@ -193,28 +192,6 @@ def report_root(
     content.append(evaluations)
     root.ContentSequence = content
     return root
-
-
-def _image_library(source: Source, prior: PriorStudy | None) -> Dataset:
-    """TID 1600 with no more than the references: descriptors would repeat the images' headers.
-
-    A prior study's images are a group of their own.
-    """
-    group = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
-    group.ContentSequence = sr.ContentSequence(
-        [
-            sr.ImageContentItem(
-                name=codes.SCT.Source,
-                referenced_sop_class_uid=image.SOPClassUID,
-                referenced_sop_instance_uid=image.SOPInstanceUID,
-                relationship_type=CONTAINS,
-            )
-            for image in source.images
-        ]
-    )
-    library: Dataset = sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=CONTAINS)
-    library.ContentSequence = sr.ContentSequence([group, *([] if prior is None else [library_group(prior)])])
-    return library
 
 
 class _Groups:
