@@ -20,7 +20,7 @@ from dicom_node.algorithm import Code, Findings, Measurement
 from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, Context
-from dicom_node.encode.outlines import best_first, outlines
+from dicom_node.encode.outlines import best_first, outlines_of_planes
 from dicom_node.encode.references import SOURCE, add_library, image_reference, library_group
 from dicom_node.encode.report_parts import CONTAINS, algorithm_identification, comment, measurement_item, sentences
 from dicom_node.encode.seg import present_segments
@@ -146,12 +146,13 @@ class _Regions:
         return item
 
     def _outlines(self, values: tuple[int, ...]) -> Iterable[Dataset]:
-        for index in best_first(self.findings, values):
-            plane = self.findings.label_map[index]
-            mask = plane == values[0] if len(values) == 1 else np.isin(plane, values)
+        labels = self.findings.label_map
+        masks = labels == values[0] if len(values) == 1 else np.isin(labels, values)
+        order = list(best_first(masks, self.findings.key_planes))
+        for index, lines in zip(order, outlines_of_planes(masks[order]), strict=True):
             if index not in self.images:
                 self.images[index] = on_image(self.planes[index])
-            for line in outlines(mask):
+            for line in lines:
                 yield region(line, self.images[index])
 
 

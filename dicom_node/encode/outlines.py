@@ -2,63 +2,107 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from contourpy import contour_generator
-
-from dicom_node.algorithm import Findings
+from contourpy import LineType, contour_generator
 
 
-def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
-    """The closed lines that part a mask from what is around it and from its holes, the longest first.
+Line = npt.NDArray[np.float64]
+
+_AT_ONCE = 1 << 20
+"""Pixels that are traced together: one call for each plane takes twice the time, one for all of them much memory."""
+
+
+def outlines(mask: npt.NDArray[np.bool_]) -> list[Line]:
+    """The outlines of one plane: see :func:`outlines_of_planes`."""
+    return outlines_of_planes(mask[None])[0]
+
+
+def outlines_of_planes(masks: npt.NDArray[np.bool_]) -> list[list[Line]]:
+    """The closed lines that part each mask from what is around it and from its holes, the longest first.
 
     A pixel's centre is inside by the even-odd rule over all lines if and only if the mask holds it.
 
     Args:
-        mask: (rows, columns).
+        masks: (planes, rows, columns).
 
     Returns:
-        Arrays of shape (points, 2), the first point repeated at the end: (column, row) in the image-relative
-        coordinates of SCOORD, where the centre of the top left pixel is (0.5, 0.5) (PS3.3 C.18.6.1.1).
+        For each plane arrays of shape (points, 2), the first point repeated at the end: (column, row) in the
+        image-relative coordinates of SCOORD, where the centre of the top left pixel is (0.5, 0.5)
+        (PS3.3 C.18.6.1.1).
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    held = masks.any(axis=0)
+    rows, columns = np.flatnonzero(held.any(axis=1)), np.flatnonzero(held.any(axis=0))
     if not len(rows):
-        return []
-    top, left = int(rows[0]), int(columns[0])
-    marked = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.float64), 1)
-    offset = np.array([left - 0.5, top - 0.5])
-    lines = [_without_straight_points(np.asarray(line)) + offset for line in contour_generator(z=marked).lines(0.5)]
-    return sorted(lines, key=lambda line: (-_length(line), *line[0]))
+        return [[] for _ in masks]
+    boxes = masks[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    step = max(1, _AT_ONCE // boxes[0].size)
+    offset = np.array([columns[0] - 0.5, rows[0] - 0.5])
+    found = []
+    for first in range(0, len(boxes), step):
+        for lines in _traced(boxes[first : first + step]):
+            found.append(sorted((line + offset for line in lines), key=lambda line: (-_length(line), *line[0])))
+    return found
 
 
-def _without_straight_points(line: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Leave out the points between which the line goes straight on."""
-    corners = line[:-1]
-    before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
-    turning = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    kept = corners[turning]
-    return np.concatenate([kept, kept[:1]])
+def _traced(boxes: npt.NDArray[np.bool_]) -> list[list[Line]]:
+    """The outlines of planes that lie one below the other, a row and a column of nothing around each."""
+    count, rows, columns = boxes.shape
+    sheet = np.zeros((count * (rows + 1) + 1, columns + 2))
+    sheet[:-1].reshape(count, rows + 1, columns + 2)[:, 1:, 1:-1] = boxes
+    traced = contour_generator(z=sheet, line_type=LineType.ChunkCombinedOffset).lines(0.5)
+    (points,), (starts,) = traced
+    found: list[list[Line]] = [[] for _ in boxes]
+    if points is None or starts is None:
+        return found
+    points, ends = _corners(points, starts)
+    for start, end in itertools.pairwise(ends):
+        plane = int(points[start, 1] / (rows + 1))
+        line = np.concatenate([points[start:end], points[start : start + 1]])
+        found[plane].append(line - (0, plane * (rows + 1)))
+    return found
+
+
+def _corners(points: Line, starts: npt.NDArray[np.uint32]) -> tuple[Line, list[int]]:
+    """Leave out the points between which the lines go straight on, and the last of each line, which is its first.
+
+    Args:
+        points: (points, 2), of all lines.
+        starts: where each line starts, and the number of points.
+
+    Returns:
+        The same of what is left.
+    """
+    first, last = starts[:-1].astype(np.intp), starts[1:].astype(np.intp) - 1
+    after = np.diff(points, axis=0, append=0)
+    before = np.roll(after, 1, axis=0)
+    before[first] = after[last - 1]
+    kept = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    kept[last] = False
+    return points[kept], [0, *np.cumsum(np.add.reduceat(kept, first, dtype=np.intp)).tolist()]
 
 
 def _length(line: npt.NDArray[np.float64]) -> float:
     return float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())
 
 
-def best_first(findings: Findings, values: Collection[int]) -> Iterator[int]:
-    """The planes that hold any of these segments: the key plane or the one with most pixels first, then in order.
+def best_first(masks: npt.NDArray[np.bool_], key_planes: Collection[int]) -> Iterator[int]:
+    """The planes that hold a pixel: the key plane or the one with most pixels first, then in order.
 
     Viewers that show one outline of a region show its first.
+
+    Args:
+        masks: (planes, rows, columns).
+        key_planes: indices of planes.
     """
-    labels = findings.label_map
-    area = np.zeros(len(labels), np.intp)
-    for value in values:
-        area += np.count_nonzero(labels == value, axis=(1, 2))
+    area = np.array([np.count_nonzero(plane) for plane in masks])
     held = [int(k) for k in np.flatnonzero(area)]
     if not held:
         return
-    key = [k for k in findings.key_planes if area[k]] or held
+    key = [k for k in key_planes if area[k]] or held
     best = max(key, key=lambda k: int(area[k]))
     yield best
     yield from (k for k in held if k != best)

@@ -54,7 +54,7 @@ def pick_planes(findings: Findings) -> list[int]:
     """
     if findings.key_planes:
         return list(findings.key_planes[:MOST_PLANES])
-    best = [next(best_first(findings, (s.value,)), None) for s in findings.segments]
+    best = [next(best_first(findings.label_map == s.value, findings.key_planes), None) for s in findings.segments]
     return sorted({k for k in best if k is not None})[:MOST_PLANES] or [len(findings.label_map) // 2]
 
 
