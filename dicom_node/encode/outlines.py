@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from contourpy import LineType, contour_generator
 
-
 Line = npt.NDArray[np.float64]
 
 _AT_ONCE = 1 << 20

@@ -48,7 +48,9 @@ def _common(relationship: str, name: Code) -> tuple[DataElement, ...]:
     return tuple(item)
 
 
-def library_group(images: Iterable[Dataset], name: Code = _SOURCE_IN_LIBRARY, context: Iterable[Dataset] = ()) -> Dataset:
+def library_group(
+    images: Iterable[Dataset], name: Code = _SOURCE_IN_LIBRARY, context: Iterable[Dataset] = ()
+) -> Dataset:
     """An Image Library Group (TID 1600) with no more than the references: descriptors would repeat the headers.
 
     Args:

@@ -1,7 +1,7 @@
 """Result objects as Part 10 files.
 
-A SEG and a contour report hold thousands of sequence items that are mostly equal. pydicom encodes each anew, in seconds:
-here what is equal is encoded once, and pydicom is given the sequences as bytes.
+A SEG and a contour report hold thousands of sequence items, and much of them is equal. pydicom encodes each anew,
+which takes seconds: here what is equal is encoded once, and pydicom is given the sequences as bytes.
 """
 
 from __future__ import annotations
