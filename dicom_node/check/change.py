@@ -9,7 +9,8 @@ from datetime import date, datetime
 from pydicom import Dataset
 
 from dicom_node.algorithm import Findings
-from dicom_node.check.objects import CodeKey, ResultFile, Sources, code_of, content, items, numbers, text
+from dicom_node.check.objects import CodeKey, ResultFile, Sources, code_of, content, first_item, items, numbers, text
+from dicom_node.check.reading import Item
 
 CHANGE = ("99DICOMNODE", "CHANGE-PRIOR")
 CHANGE_PER_YEAR = ("99DICOMNODE", "CHANGE-YEAR")
@@ -200,8 +201,8 @@ def _other_evidence(result: ResultFile) -> dict[str, dict[str, tuple[str, str]]]
     return found
 
 
-def _number(item: Dataset) -> tuple[float, str]:
-    measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
+def _number(item: Item) -> tuple[float, str]:
+    measured = first_item(item, "MeasuredValueSequence")
     found = numbers(measured, "FloatingPointValue") or numbers(measured, "NumericValue") or [float("nan")]
     return found[0], code_of(measured, "MeasurementUnitsCodeSequence")[1]
 
@@ -217,7 +218,7 @@ def _parsed(value: str) -> date | None:
         return None
 
 
-def _name(item: Dataset) -> CodeKey:
+def _name(item: Item) -> CodeKey:
     return code_of(item, "ConceptNameCodeSequence")
 
 

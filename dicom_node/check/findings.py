@@ -10,17 +10,17 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
 
 from dicom_node.algorithm import Code, Findings
 from dicom_node.check.change import CHANGES
-from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, code_of, content, items, numbers, text
+from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, code_of, content, first_item, numbers, text
+from dicom_node.check.reading import Item
 from dicom_node.check.seg import SegmentSummary
 
 _TRACKING_ID = ("DCM", "112039")
@@ -124,19 +124,13 @@ def check_values_found(result: ResultFile, found: Found) -> list[str]:
     """The numbers of a Measurement Report are those of the findings, and all of them are there."""
     problems = []
     seen = set()
-    # What tells of the change since a prior study is compared by itself.
-    groups = [g for g in content(result.ds, deep=True) if text(g, "ValueType") == "CONTAINER"]
-    changes = [g for g in groups if any(code_of(i, "ConceptNameCodeSequence") in CHANGES for i in content(g))]
-    elsewhere = {id(i) for group in changes for i in content(group, deep=True)}
-    for item in content(result.ds, deep=True):
-        if text(item, "ValueType") != "NUM" or id(item) in elsewhere:
-            continue
+    for item in _values(result.ds):
         name = next((text(i, "TextValue") for i in content(item) if _is_tracking_id(i)), "")
         seen.add(name)
         if name not in found.values:
             problems.append(f"{result.name}: the findings have no measurement {name or 'without a name'}")
             continue
-        measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
+        measured = first_item(item, "MeasuredValueSequence")
         value = (numbers(measured, "NumericValue") or [float("nan")])[0]
         unit = code_of(measured, "MeasurementUnitsCodeSequence")[1]
         wanted, wanted_unit = found.values[name]
@@ -148,5 +142,19 @@ def check_values_found(result: ResultFile, found: Found) -> list[str]:
     return problems
 
 
-def _is_tracking_id(item: Dataset) -> bool:
-    return code_of(item, "ConceptNameCodeSequence") == _TRACKING_ID
+def _values(of: Item) -> Iterator[Item]:
+    """The numbers below an item, but for those of the change since a prior study, which is compared by itself."""
+    for child in content(of):
+        if text(child, "ValueType") == "NUM":
+            yield child
+        elif text(child, "ValueType") == "CONTAINER" and any(_name(i) in CHANGES for i in content(child)):
+            continue
+        yield from _values(child)
+
+
+def _is_tracking_id(item: Item) -> bool:
+    return _name(item) == _TRACKING_ID
+
+
+def _name(item: Item) -> CodeKey:
+    return code_of(item, "ConceptNameCodeSequence")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydicom import Dataset
 
-from dicom_node.check.objects import MODALITIES, ResultFile, Sources, code_of, items, text, value
+from dicom_node.check.objects import MODALITIES, Attributes, ResultFile, Sources, code_of, items, text, value
 
 MANUFACTURER = "dicom_node"
 PROCESSING_EQUIPMENT = ("DCM", "109102")
@@ -72,7 +72,7 @@ def check_origin(result: ResultFile) -> tuple[list[str], Identity]:
     modality = MODALITIES.get(text(ds, "SOPClassUID"), "")
     if modality and text(ds, "Modality") != modality:
         problems.append(f"{name}: Modality is {text(ds, 'Modality') or 'absent'}, not {modality}")
-    meta = getattr(ds, "file_meta", Dataset())
+    meta = result.meta
     for keyword, other in (
         ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
         ("SOPClassUID", "MediaStorageSOPClassUID"),
@@ -129,7 +129,7 @@ def _check_character_set(result: ResultFile, first: Dataset) -> list[str]:
     return [f"{result.name}: SpecificCharacterSet is {own}, that of the source images is {source}"]
 
 
-def _terms(ds: Dataset) -> list[str]:
+def _terms(ds: Attributes) -> list[str]:
     found = value(ds, "SpecificCharacterSet")
     terms = [found] if isinstance(found, str) or found is None else list(found)
     cleaned = [str(t or "").strip() for t in terms]

@@ -28,7 +28,7 @@ def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
         return [f"{name}: a frame has {frame_size(result.ds)} pixels, a slice of the findings {label_map.shape[1:]}"]
     plane_of = {key: plane for plane, key in enumerate(order)}
     wrong, seen = [], set()
-    for index, frame, number, mask in masks(result.ds):
+    for index, frame, number, mask in masks(result):
         key = source_plane(frame)
         if key not in plane_of or not isinstance(number, int):
             continue  # said elsewhere

@@ -7,24 +7,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom import DataElement, Dataset
-from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.tag import Tag
 
+from dicom_node.check.reading import CutOffError, Item, read_file
 from dicom_node.model.planes import frame_count, is_flat, plane_header
 
 READ_ERRORS = (
     InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
-    NotImplementedError, OverflowError, struct.error,
+    NotImplementedError, OverflowError, RecursionError, struct.error,
 )  # fmt: skip
-"""What a spoilt file can make pydicom raise."""
+"""What reading a spoilt file can raise."""
 
 TOLERANCE = 1e-3
 """Positions and distances may differ by this much, in mm."""
@@ -43,8 +41,9 @@ MODALITIES = {
 }
 """The Modality of each class of results."""
 
-_WIDE_LENGTHS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-"""Value representations with a 32-bit length (PS3.5 section 7.1.2)."""
+Attributes = Dataset | Item
+"""A source image's header, or part of a result."""
+A = TypeVar("A", bound=Attributes)
 
 CodeKey = tuple[str, str]
 """Coding scheme and value of a concept."""
@@ -52,10 +51,22 @@ CodeKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ResultFile:
-    """One result object; ``name`` is its file name, for the sentences."""
+    """One result object.
 
-    name: str
-    ds: Dataset
+    Attributes:
+        path: its file.
+        meta: its File Meta Information.
+        ds: what it holds.
+    """
+
+    path: Path
+    meta: Item
+    ds: Item
+
+    @property
+    def name(self) -> str:
+        """Its file name, for the sentences."""
+        return self.path.name
 
 
 PlaneKey = tuple[str, int]
@@ -113,89 +124,45 @@ def _planes(header: Dataset) -> Iterator[tuple[int, Dataset]]:
 
 
 def read_result(path: Path) -> tuple[ResultFile | None, str]:
-    """Read a result whole; returns it, or None and the problem.
-
-    Elements of equal bytes are one object in it: it is not to be changed.
-    """
+    """Read a result whole; returns it, or None and the problem."""
     try:
-        ds = pydicom.dcmread(path)
-        _convert(ds, {})
+        meta, ds = read_file(path)
+    except CutOffError:
+        return None, f"{path.name} is cut off: an element is longer than what is left of the file or of its item"
     except READ_ERRORS as error:
         return None, f"{path.name} cannot be read: {type(error).__name__}"
-    if getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID") == ExplicitVRLittleEndian and _is_cut(path):
-        return None, f"{path.name} is cut off: its last element is longer than what is left of the file"
     if not text(ds, "SOPClassUID") or not text(ds, "SOPInstanceUID"):
         return None, f"{path.name} cannot be read: it has no SOP Class UID or no SOP Instance UID"
-    return ResultFile(path.name, ds), ""
+    return ResultFile(path, meta, ds), ""
 
 
-def _convert(ds: Dataset, known: dict[tuple[BaseTag, str, bytes], DataElement]) -> None:
-    """Convert every value, so that a spoilt one shows.
-
-    Args:
-        known: what was converted before. The items of a SEG's frames and of outlines are mostly equal, and to
-            convert each takes seconds.
-    """
-    if "SpecificCharacterSet" in ds:
-        known = {}
-    for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag)
-        # Without a VR in the file, what an element is hangs on others too.
-        if isinstance(raw, RawDataElement) and raw.VR not in (None, "UN") and raw.value is not None:
-            key = (tag, raw.VR, raw.value)
-            if key in known:
-                ds[tag] = known[key]
-                continue
-            element = known[key] = ds[tag]
-        else:
-            element = ds[tag]
-        if element.VR == "SQ":
-            for item in element.value:
-                _convert(item, known)
-
-
-def _is_cut(path: Path) -> bool:
-    """Whether an Explicit VR Little Endian file ends inside an element: pydicom takes what there is."""
-    data = path.read_bytes()
-    place = 132
-    while place < len(data):
-        vr = data[place + 4 : place + 6]
-        wide = vr in _WIDE_LENGTHS
-        head = data[place : place + (12 if wide else 8)]
-        if len(head) < (12 if wide else 8):
-            return True
-        length = int.from_bytes(head[8:12] if wide else head[6:8], "little")
-        if length == 0xFFFFFFFF:
-            return False  # of undefined length: pydicom itself misses the delimiter
-        place += len(head) + length
-    return place != len(data)
-
-
-def value(ds: Dataset, keyword: str) -> Any:
+def value(of: Attributes, keyword: str) -> Any:
     """The value, or None where it is absent or cannot be converted."""
     tag = _tag(keyword)
+    if isinstance(of, Item):
+        return of.get(tag)
     try:
-        # As ds.get(keyword), which looks up more than this needs, many thousand times.
-        element = ds.get_item(tag)
-        return None if element is None else (element if isinstance(element, DataElement) else ds[tag]).value
+        # As of.get(keyword), which looks up more than this needs, many thousand times.
+        element = of.get_item(tag)
+        return None if element is None else (element if isinstance(element, DataElement) else of[tag]).value
     except READ_ERRORS:
         return None
 
 
 @cache
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
+def _tag(keyword: str) -> int:
+    return int(Tag(keyword))
 
 
-def text(ds: Dataset, keyword: str) -> str:
+def text(of: Attributes, keyword: str) -> str:
     """The value as a string, empty where there is none."""
-    found = value(ds, keyword)
+    found = value(of, keyword)
     return "" if found is None else str(found).strip()
 
 
-def numbers(ds: Dataset, keyword: str) -> list[float]:
+def numbers(of: Attributes, keyword: str) -> list[float]:
     """The values as floats, empty where there are none."""
-    found = value(ds, keyword)
+    found = value(of, keyword)
     if found is None or found == "":
         return []
     try:
@@ -204,34 +171,40 @@ def numbers(ds: Dataset, keyword: str) -> list[float]:
         return []
 
 
-def items(ds: Dataset | None, *keywords: str) -> list[Dataset]:
+def items(of: A | None, *keywords: str) -> list[A]:
     """The items of a sequence; with several keywords, those of the first item's sequence, and so on."""
-    found: list[Dataset] = [] if ds is None else [ds]
+    found: list[A] = [] if of is None else [of]
     for keyword in keywords:
         sequence = value(found[0], keyword) if found else None
         found = list(sequence) if sequence is not None else []
     return found
 
 
-def code(item: Dataset | None) -> CodeKey:
+def first_item(of: Attributes, *keywords: str) -> Attributes:
+    """The first of :func:`items`; an empty one where there is none."""
+    found = items(of, *keywords)
+    return found[0] if found else Item()
+
+
+def code(of: Attributes | None) -> CodeKey:
     """Scheme and value of a code sequence item; empty strings where there is none."""
-    if item is None:
+    if of is None:
         return ("", "")
     return (
-        text(item, "CodingSchemeDesignator"),
-        text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue"),
+        text(of, "CodingSchemeDesignator"),
+        text(of, "CodeValue") or text(of, "LongCodeValue") or text(of, "URNCodeValue"),
     )
 
 
-def code_of(ds: Dataset, *keywords: str) -> CodeKey:
+def code_of(of: Attributes, *keywords: str) -> CodeKey:
     """The code of the first item of a code sequence."""
-    found = items(ds, *keywords)
+    found = items(of, *keywords)
     return code(found[0] if found else None)
 
 
-def content(item: Dataset, *, deep: bool = False) -> Iterator[Dataset]:
+def content(of: A, *, deep: bool = False) -> Iterator[A]:
     """The content items below an SR content item."""
-    waiting = items(item, "ContentSequence")[::-1]
+    waiting = items(of, "ContentSequence")[::-1]
     while waiting:
         child = waiting.pop()
         yield child

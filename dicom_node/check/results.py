@@ -44,6 +44,7 @@ from dicom_node.check.objects import (
     read_result,
     text,
 )
+from dicom_node.check.reading import Item
 from dicom_node.check.seg import check_seg
 from dicom_node.check.sr import SegObject, check_sr, says_not_analysed
 from dicom_node.check.views import check_capture, check_contours
@@ -259,8 +260,8 @@ def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identit
 
 def _referenced(objects: Sequence[ResultFile]) -> set[str]:
     """SOP Instance UIDs of the images that the results refer to, in whatever place."""
-    images: list[Dataset] = []
-    reported: list[Dataset] = []
+    images: list[Item] = []
+    reported: list[Item] = []
     prior: set[str] = set()
     for result in objects:
         ds = result.ds

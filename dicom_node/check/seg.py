@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
 from pydicom.uid import UID
 
 from dicom_node.check.frames import (
@@ -33,12 +32,14 @@ from dicom_node.check.objects import (
     Sources,
     close,
     code_of,
+    first_item,
     items,
     numbers,
     slice_distance,
     text,
     value,
 )
+from dicom_node.check.reading import Item
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 _LOSSLESS = ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80")
@@ -95,7 +96,7 @@ def _check_layout(result: ResultFile) -> list[str]:
         problems.append(
             f"{name}: NumberOfFrames is {text(ds, 'NumberOfFrames') or 'absent'}, but {frames} frames are described"
         )
-    syntax = UID(text(getattr(ds, "file_meta", Dataset()), "TransferSyntaxUID"))
+    syntax = UID(text(result.meta, "TransferSyntaxUID"))
     if syntax not in (*_NATIVE, *(_LOSSLESS if kind == "LABELMAP" else ())):
         lossless = ", RLE or JPEG-LS Lossless" if kind == "LABELMAP" else ""
         problems.append(f"{name}: the transfer syntax {syntax} is not native little endian{lossless}")
@@ -132,7 +133,7 @@ def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     return problems
 
 
-def _listed(ds: Dataset) -> set[str]:
+def _listed(ds: Item) -> set[str]:
     """The SOP Instance UIDs in ReferencedSeriesSequence."""
     return {
         text(i, "ReferencedSOPInstanceUID")
@@ -149,7 +150,7 @@ def _check_flat(result: ResultFile, sources: Sources) -> list[str]:
     problems = [
         f"{name}: it has a {keyword}, but the source images have no place in the patient"
         for keyword in places
-        if any(keyword in group for group in groups)
+        if any(value(group, keyword) is not None for group in groups)
     ]
     wrong = []
     for index, frame in enumerate(frames_of(ds), start=1):
@@ -203,7 +204,7 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
         if key in seen:
             found.setdefault("twice", []).append(f"{where} repeats the place {place or ''} of segment {segment}")
         seen.add(key)
-        dimensions = tuple(numbers((items(frame, "FrameContentSequence") or [Dataset()])[0], "DimensionIndexValues"))
+        dimensions = tuple(numbers(first_item(frame, "FrameContentSequence"), "DimensionIndexValues"))
         if not dimensions or dimensions in indices:
             fault = f"repeats the DimensionIndexValues {dimensions}" if dimensions else "has no DimensionIndexValues"
             found.setdefault("dimensions", []).append(f"{where} {fault}")
@@ -216,7 +217,7 @@ def _check_frames(result: ResultFile, sources: Sources) -> list[str]:
     return [summed_up(all_of_kind) for all_of_kind in found.values()]
 
 
-def _check_frame_source(frame: Dataset, place: list[float], sources: Sources) -> list[tuple[str, str]]:
+def _check_frame_source(frame: Item, place: list[float], sources: Sources) -> list[tuple[str, str]]:
     references = source_references(frame)
     if len(references) != 1:
         return [("references", f"refers to {len(references)} source images in DerivationImageSequence, not to one")]
@@ -255,7 +256,7 @@ def _check_algorithm(result: ResultFile, identity: Identity) -> list[str]:
                 f"{result.name}: SegmentAlgorithmType of segment {value(item, 'SegmentNumber')} is "
                 f"{kind or 'absent'}, not AUTOMATIC"
             )
-        algorithm = (items(item, "SegmentationAlgorithmIdentificationSequence") or [Dataset()])[0]
+        algorithm = first_item(item, "SegmentationAlgorithmIdentificationSequence")
         named = (text(algorithm, "AlgorithmName"), text(algorithm, "AlgorithmVersion"))
         if named != identity[:2]:
             problems.append(
@@ -292,7 +293,7 @@ def _count_voxels(result: ResultFile) -> tuple[dict[int, _Counted], list[str]]:
     if problem:
         return {}, [problem]
     counted: dict[int, _Counted] = {}
-    for _, frame, number, mask in masks(result.ds):
+    for _, frame, number, mask in masks(result):
         if isinstance(number, int):
             of = counted.setdefault(number, _Counted((source_plane(frame), mask)))
             of.voxels, of.frames = of.voxels + int(np.count_nonzero(mask)), of.frames + 1
@@ -308,7 +309,7 @@ def _summaries(result: ResultFile, sources: Sources, counted: dict[int, _Counted
         number = int(value(item, "SegmentNumber") or 0)
         found = counted.get(number)
         voxels = found.voxels if found else 0
-        kind = (items(item, "SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
+        kind = first_item(item, "SegmentedPropertyTypeCodeSequence")
         segments[number] = SegmentSummary(
             number=number,
             label=text(item, "SegmentLabel"),
@@ -325,14 +326,14 @@ def _summaries(result: ResultFile, sources: Sources, counted: dict[int, _Counted
     return segments
 
 
-def _anatomy(item: Dataset) -> CodeKey:
+def _anatomy(item: Item) -> CodeKey:
     if items(item, "AnatomicRegionSequence"):
         return code_of(item, "AnatomicRegionSequence")
     is_structure = code_of(item, "SegmentedPropertyCategoryCodeSequence") == ANATOMICAL_STRUCTURE
     return code_of(item, "SegmentedPropertyTypeCodeSequence") if is_structure else ("", "")
 
 
-def _voxel_volume(ds: Dataset, sources: Sources) -> float:
+def _voxel_volume(ds: Item, sources: Sources) -> float:
     """mm³, by the source's geometry where it is known, since the SEG's own may be what is wrong."""
     measures = shared(ds, "PixelMeasuresSequence")
     spacing = numbers(sources.first_plane, "PixelSpacing") if sources.headers else numbers(measures, "PixelSpacing")

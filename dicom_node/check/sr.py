@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydicom import Dataset
-
 from dicom_node.check.axes import axis_problem
 from dicom_node.check.change import other_evidence
 from dicom_node.check.identity import MANUFACTURER, Identity
@@ -17,11 +15,13 @@ from dicom_node.check.objects import (
     code,
     code_of,
     content,
+    first_item,
     items,
     numbers,
     text,
     value,
 )
+from dicom_node.check.reading import Item
 from dicom_node.check.seg import SegmentSummary
 
 TITLE = ("DCM", "126000")
@@ -102,7 +102,7 @@ def _check_frame(result: ResultFile, identity: Identity) -> list[str]:
         problems.append(f"{name}: CompletionFlag is {text(ds, 'CompletionFlag') or 'absent'}, not COMPLETE")
     if code_of(ds, "ConceptNameCodeSequence") != TITLE:
         problems.append(f"{name}: the title is {code_of(ds, 'ConceptNameCodeSequence')}, not {TITLE}")
-    template = (items(ds, "ContentTemplateSequence") or [Dataset()])[0]
+    template = first_item(ds, "ContentTemplateSequence")
     if text(template, "TemplateIdentifier") != "1500":
         problems.append(f"{name}: the template is {text(template, 'TemplateIdentifier') or 'absent'}, not 1500")
     procedures = [code_of(i, "ConceptCodeSequence") for i in content(ds) if _name(i) == PROCEDURE_REPORTED]
@@ -124,7 +124,7 @@ def _check_frame(result: ResultFile, identity: Identity) -> list[str]:
     return problems
 
 
-def _check_words(result: ResultFile, segs: Mapping[str, SegObject], groups: Sequence[Dataset]) -> list[str]:
+def _check_words(result: ResultFile, segs: Mapping[str, SegObject], groups: Sequence[Item]) -> list[str]:
     """What must be said in words."""
     words = _words(result.ds)
     problems = []
@@ -143,7 +143,7 @@ def says_not_analysed(result: ResultFile) -> bool:
     return any(w.startswith(NOT_ANALYSED) for w in _words(result.ds))
 
 
-def _words(ds: Dataset) -> list[str]:
+def _words(ds: Item) -> list[str]:
     return [text(i, "TextValue") for i in content(ds, deep=True) if text(i, "ValueType") == "TEXT"]
 
 
@@ -186,7 +186,7 @@ def _check_references(result: ResultFile, segs: Mapping[str, SegObject], sources
 
 
 def _check_group(
-    where: str, group: Dataset, segs: Mapping[str, SegObject], identity: Identity, sources: Sources
+    where: str, group: Item, segs: Mapping[str, SegObject], identity: Identity, sources: Sources
 ) -> list[str]:
     problems = []
     tracking_id, tracking_uid = _tracking(group)
@@ -215,9 +215,9 @@ def _check_group(
     return problems
 
 
-def _check_segment(where: str, group: Dataset, s: SegmentSummary) -> list[str]:
+def _check_segment(where: str, group: Item, s: SegmentSummary) -> list[str]:
     """The group and the segment that it refers to say the same of it."""
-    site = next((i for i in content(group) if _name(i) == FINDING_SITE), Dataset())
+    site = next((i for i in content(group) if _name(i) == FINDING_SITE), Item())
     pairs: list[tuple[str, str | CodeKey, str | CodeKey]] = [
         ("Tracking Unique Identifier", _tracking(group)[1], s.tracking_uid),
         ("Tracking Identifier", _tracking(group)[0], s.tracking_id),
@@ -238,10 +238,10 @@ def _check_segment(where: str, group: Dataset, s: SegmentSummary) -> list[str]:
 
 
 def _check_number(
-    where: str, item: Dataset, own: Sequence[SegmentSummary], segs: Mapping[str, SegObject], sources: Sources
+    where: str, item: Item, own: Sequence[SegmentSummary], segs: Mapping[str, SegObject], sources: Sources
 ) -> list[str]:
     """A measurement has a number and a unit; a volume and an axis are computed again from the mask."""
-    measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
+    measured = first_item(item, "MeasuredValueSequence")
     found = numbers(measured, "FloatingPointValue") or numbers(measured, "NumericValue")
     decimal = numbers(measured, "NumericValue")
     unit = code_of(measured, "MeasurementUnitsCodeSequence")
@@ -271,7 +271,7 @@ def _check_number(
 
 
 def _check_axis(
-    where: str, item: Dataset, length: float, unit: str, segments: Sequence[SegmentSummary], sources: Sources
+    where: str, item: Item, length: float, unit: str, segments: Sequence[SegmentSummary], sources: Sources
 ) -> list[str]:
     """A length that is an axis of one segment in its plane, measured again there."""
     if not segments or not sources.headers:
@@ -295,7 +295,7 @@ def _check_volume(where: str, name: str, millilitres: float, segments: Iterable[
     return [f"{where}: {name} is {millilitres:.3f} mL, the mask of segment {of} has {expected:.3f} mL"]
 
 
-def _segments(where: str, item: Dataset, segs: Mapping[str, SegObject]) -> tuple[list[SegmentSummary], list[str]]:
+def _segments(where: str, item: Item, segs: Mapping[str, SegObject]) -> tuple[list[SegmentSummary], list[str]]:
     """The segments that an IMAGE item refers to, and the references that lead nowhere."""
     found, problems = [], []
     for reference in items(item, "ReferencedSOPSequence"):
@@ -315,26 +315,26 @@ def _segments(where: str, item: Dataset, segs: Mapping[str, SegObject]) -> tuple
     return found, problems
 
 
-def _refers_to_segments(item: Dataset) -> bool:
+def _refers_to_segments(item: Item) -> bool:
     return any(value(r, "ReferencedSegmentNumber") is not None for r in items(item, "ReferencedSOPSequence"))
 
 
-def _tracking(item: Dataset) -> tuple[str, str]:
+def _tracking(item: Item) -> tuple[str, str]:
     return _first(item, TRACKING_ID, "TextValue"), _first(item, TRACKING_UID, "UID")
 
 
-def _name(item: Dataset) -> CodeKey:
+def _name(item: Item) -> CodeKey:
     return code_of(item, "ConceptNameCodeSequence")
 
 
-def _first(item: Dataset, concept: CodeKey, keyword: str) -> str:
+def _first(item: Item, concept: CodeKey, keyword: str) -> str:
     """The value of the first child of that concept."""
     return next((text(i, keyword) for i in content(item) if _name(i) == concept), "")
 
 
-def _code_value(item: Dataset, concept: CodeKey) -> CodeKey:
+def _code_value(item: Item, concept: CodeKey) -> CodeKey:
     found = next((i for i in content(item) if _name(i) == concept), None)
-    return ("", "") if found is None else code((items(found, "ConceptCodeSequence") or [Dataset()])[0])
+    return ("", "") if found is None else code(first_item(found, "ConceptCodeSequence"))
 
 
 def _some(what: str, uids: Sequence[str]) -> list[str]:

@@ -7,11 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
 
-from dicom_node.check.frames import described_segments, masks, pixel_problem, source_plane
+from dicom_node.check.frames import described_segments, frame_size, masks, pixel_problem, source_plane
 from dicom_node.check.identity import Identity
-from dicom_node.check.objects import CodeKey, PlaneKey, ResultFile, Sources, code_of, content, items, numbers, text
+from dicom_node.check.objects import (
+    CodeKey,
+    PlaneKey,
+    ResultFile,
+    Sources,
+    code_of,
+    content,
+    first_item,
+    items,
+    numbers,
+    text,
+    value,
+)
+from dicom_node.check.reading import Item
 
 _TITLE = ("DCM", "126000")
 _GROUP = ("DCM", "125007")
@@ -70,14 +82,14 @@ def check_capture(result: ResultFile, sources: Sources) -> list[str]:
     ds, name = result.ds, result.name
     problems = []
     references = items(ds, "SourceImageSequence")
-    drawn = [sources.by_uid.get(_instance(r), Dataset()) for r in references]
+    drawn = [sources.by_uid.get(_instance(r), Item()) for r in references]
     expected = "YES" if sources.flat and any(text(h, "BurnedInAnnotation") == "YES" for h in drawn) else "NO"
     if sources.headers and text(ds, "BurnedInAnnotation") != expected:
         problems.append(f"{name}: BurnedInAnnotation is {text(ds, 'BurnedInAnnotation') or 'absent'}, not {expected}")
     if _RESEARCH not in text(ds, "ImageComments").lower():
         problems.append(f"{name}: ImageComments does not say 'research use only'")
     size = int(np.prod([int(text(ds, k) or 0) for k in ("Rows", "Columns", "SamplesPerPixel")]))
-    held = len(ds.get("PixelData") or b"")
+    held = len(value(ds, "PixelData") or b"")
     if held != size + size % 2:
         problems.append(f"{name}: it has {held} bytes of pixels, its size asks for {size}")
     if not references:
@@ -102,7 +114,7 @@ def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     return problems + _unknown(name, [*referenced, *evidence], sources)
 
 
-def _unknown(name: str, references: Iterable[Dataset], sources: Sources) -> list[str]:
+def _unknown(name: str, references: Iterable[Item], sources: Sources) -> list[str]:
     if not sources.headers:
         return []
     problems = []
@@ -120,12 +132,12 @@ def _check_values(result: ResultFile, record: ResultFile) -> list[str]:
     """The view has the record's numbers: as numbers on an image, or in words where there is no place on one."""
     shown, recorded = dict(_values(result.ds)), dict(_values(record.ds))
     problems = []
-    for uid, (tracking_id, value) in shown.items():
+    for uid, (tracking_id, shown_value) in shown.items():
         if uid not in recorded:
             problems.append(f"{result.name}: {record.name} has no measurement {tracking_id} ({uid})")
-        elif recorded[uid][1] != value:
+        elif recorded[uid][1] != shown_value:
             problems.append(
-                f"{result.name}: {tracking_id} is {value.value}, {record.name} has {recorded[uid][1].value}"
+                f"{result.name}: {tracking_id} is {shown_value.value}, {record.name} has {recorded[uid][1].value}"
             )
     words = _words(result.ds)
     for uid, (tracking_id, _) in recorded.items():
@@ -134,26 +146,26 @@ def _check_values(result: ResultFile, record: ResultFile) -> list[str]:
     return problems
 
 
-def _values(ds: Dataset) -> Iterator[tuple[str, tuple[str, _Value]]]:
+def _values(ds: Item) -> Iterator[tuple[str, tuple[str, _Value]]]:
     """By Tracking Unique Identifier: Tracking Identifier and value. What a number was inferred from is passed over."""
     for item in content(ds):
         if text(item, "ValueType") != "NUM":
             yield from _values(item)
         else:
-            measured = (items(item, "MeasuredValueSequence") or [Dataset()])[0]
+            measured = first_item(item, "MeasuredValueSequence")
             found = numbers(measured, "FloatingPointValue") or numbers(measured, "NumericValue") or [float("nan")]
             unit = code_of(measured, "MeasurementUnitsCodeSequence")
             tracking_id = next((text(i, "TextValue") for i in content(item) if text(i, "ValueType") == "TEXT"), "")
             yield _tracking(item), (tracking_id, _Value(_name(item), unit, found[0]))
 
 
-def _check_outlines(result: ResultFile, groups: Sequence[Dataset], seg: ResultFile) -> list[str]:
+def _check_outlines(result: ResultFile, groups: Sequence[Item], seg: ResultFile) -> list[str]:
     """What a group's outlines enclose, by the even-odd rule, is a whole number of the SEG's segments."""
     if pixel_problem(seg):
         return []  # said elsewhere
-    shape = (int(seg.ds.Rows), int(seg.ds.Columns))
-    planes_of = _masks(seg.ds)
-    tracked = {text(s, "TrackingUID"): int(s.SegmentNumber) for s in described_segments(seg.ds)}
+    shape = frame_size(seg.ds)
+    planes_of = _masks(seg)
+    tracked = {text(s, "TrackingUID"): int(value(s, "SegmentNumber")) for s in described_segments(seg.ds)}
     problems = []
     drawn: set[str] = set()
     for group in groups:
@@ -177,7 +189,7 @@ def _check_outlines(result: ResultFile, groups: Sequence[Dataset], seg: ResultFi
 
 
 def _enclosed(
-    where: str, regions: Sequence[Dataset], shape: tuple[int, int]
+    where: str, regions: Sequence[Item], shape: tuple[int, int]
 ) -> tuple[dict[PlaneKey, npt.NDArray[np.bool_]], list[str]]:
     found: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
     problems = []
@@ -221,7 +233,7 @@ def enclosed(line: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArr
     return np.logical_xor.accumulate(crossed[:, :columns], axis=1)
 
 
-def _masks(seg: Dataset) -> Masks:
+def _masks(seg: ResultFile) -> Masks:
     """The planes of a SEG by segment and source image."""
     found: Masks = {}
     for _, frame, number, plane in masks(seg):
@@ -246,27 +258,27 @@ def _same(a: Mapping[PlaneKey, npt.NDArray[np.bool_]], b: Mapping[PlaneKey, npt.
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-def _place(reference: Dataset) -> PlaneKey:
+def _place(reference: Item) -> PlaneKey:
     return _instance(reference), int((numbers(reference, "ReferencedFrameNumber") or [1])[0])
 
 
-def _instance(reference: Dataset) -> str:
+def _instance(reference: Item) -> str:
     return text(reference, "ReferencedSOPInstanceUID")
 
 
-def _tracking(item: Dataset) -> str:
+def _tracking(item: Item) -> str:
     return next((text(i, "UID") for i in content(item) if _name(i) == _TRACKING_UID), "")
 
 
-def _label(group: Dataset) -> str:
+def _label(group: Item) -> str:
     return next((text(i, "TextValue") for i in content(group) if text(i, "ValueType") == "TEXT"), "")
 
 
-def _name(item: Dataset) -> CodeKey:
+def _name(item: Item) -> CodeKey:
     return code_of(item, "ConceptNameCodeSequence")
 
 
-def _words(ds: Dataset) -> list[str]:
+def _words(ds: Item) -> list[str]:
     return [text(i, "TextValue") for i in content(ds, deep=True) if text(i, "ValueType") == "TEXT"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ def outlines_of_planes(masks: npt.NDArray[np.bool_]) -> list[list[Line]]:
         image-relative coordinates of SCOORD, where the centre of the top left pixel is (0.5, 0.5)
         (PS3.3 C.18.6.1.1).
     """
-    held = masks.any(axis=0)
+    held: npt.NDArray[np.bool_] = np.logical_or.reduce(masks)
     rows, columns = np.flatnonzero(held.any(axis=1)), np.flatnonzero(held.any(axis=0))
     if not len(rows):
         return [[] for _ in masks]
@@ -52,12 +53,12 @@ def _traced(boxes: npt.NDArray[np.bool_]) -> list[list[Line]]:
     count, rows, columns = boxes.shape
     sheet = np.zeros((count * (rows + 1) + 1, columns + 2))
     sheet[:-1].reshape(count, rows + 1, columns + 2)[:, 1:, 1:-1] = boxes
-    traced = contour_generator(z=sheet, line_type=LineType.ChunkCombinedOffset).lines(0.5)
-    (points,), (starts,) = traced
+    # Of this line type there is one array of points and one of offsets for each chunk, and one chunk.
+    traced: Any = contour_generator(z=sheet, line_type=LineType.ChunkCombinedOffset).lines(0.5)
     found: list[list[Line]] = [[] for _ in boxes]
-    if points is None or starts is None:
+    if traced[0][0] is None:
         return found
-    points, ends = _corners(points, starts)
+    points, ends = _corners(traced[0][0], traced[1][0])
     for start, end in itertools.pairwise(ends):
         plane = int(points[start, 1] / (rows + 1))
         line = np.concatenate([points[start:end], points[start : start + 1]])
