@@ -33,7 +33,7 @@ def check_mask(result: ResultFile, sources: Sources, found: Found) -> list[str]:
         if key not in plane_of or not isinstance(number, int):
             continue  # said elsewhere
         seen.add((plane_of[key], number))
-        differ = int((mask != (label_map[plane_of[key]] == number)).sum())
+        differ = np.count_nonzero(mask != (label_map[plane_of[key]] == number))
         if differ:
             wrong.append(
                 f"{name}: frame {index + 1} differs in {differ} pixels from segment {number} "

@@ -214,7 +214,7 @@ def content(of: A, *, deep: bool = False) -> Iterator[A]:
 
 def close(a: Sequence[float], b: Sequence[float], tolerance: float = TOLERANCE) -> bool:
     """Whether both have the same length and values."""
-    return len(a) == len(b) > 0 and bool(np.allclose(a, b, rtol=0, atol=tolerance))
+    return len(a) == len(b) > 0 and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
 
 
 def slice_distance(positions: Sequence[Sequence[float]], orientation: Sequence[float]) -> float | None:
