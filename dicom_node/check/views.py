@@ -31,7 +31,10 @@ _TRACKING_UID = ("DCM", "112040")
 _OBSERVER_UID = ("DCM", "121012")
 _RESEARCH = "research use only"
 
-Masks = dict[int, dict[PlaneKey, npt.NDArray[np.bool_]]]
+Line = npt.NDArray[np.float64]
+Planes = Mapping[PlaneKey, npt.NDArray[np.uint8]]
+"""Planes by image, eight pixels a byte: there may be thousands."""
+Masks = dict[int, dict[PlaneKey, npt.NDArray[np.uint8]]]
 """By segment number and image, the planes that hold a voxel."""
 
 
@@ -188,10 +191,9 @@ def _check_outlines(result: ResultFile, groups: Sequence[Item], seg: ResultFile)
     return problems
 
 
-def _enclosed(
-    where: str, regions: Sequence[Item], shape: tuple[int, int]
-) -> tuple[dict[PlaneKey, npt.NDArray[np.bool_]], list[str]]:
-    found: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
+def _enclosed(where: str, regions: Sequence[Item], shape: tuple[int, int]) -> tuple[Planes, list[str]]:
+    """The planes that outlines enclose pixels of, and the problems of those that do not."""
+    lines: dict[PlaneKey, list[Line]] = {}
     problems = []
     for region in regions:
         places = [_place(r) for i in content(region) for r in items(i, "ReferencedSOPSequence")]
@@ -203,26 +205,33 @@ def _enclosed(
         if not np.array_equal(line[0], line[-1]) or line.min() < 0 or (line.max(axis=0) > (shape[1], shape[0])).any():
             problems.append(f"{where} has an outline that is not closed or leaves the image")
             continue
+        lines.setdefault(places[0], []).append(line)
+    return {place: np.packbits(enclosed(of_place, shape)) for place, of_place in lines.items()}, problems
+
+
+def enclosed(lines: Sequence[Line], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The pixels whose centre closed lines enclose (even-odd over all of them).
+
+    Args:
+        lines: (points, 2) as (column, row) within the image, the centre of the first pixel at (0.5, 0.5)
+            (PS3.3 C.18.6.1.1).
+        shape: (rows, columns).
+    """
+    mask = np.zeros(shape, np.bool_)
+    for line in lines:
         # An outline is small beside its image: only the pixels around it are looked at.
         (left, top), (right, bottom) = np.floor(line.min(axis=0)), np.ceil(line.max(axis=0))
         around = np.s_[int(top) : int(bottom), int(left) : int(right)]
-        plane = found.setdefault(places[0], np.zeros(shape, np.bool_))
-        plane[around] ^= enclosed(line - (left, top), plane[around].shape)
-    return found, problems
+        mask[around] ^= _enclosed_by_one(line - (left, top), mask[around].shape)
+    return mask
 
 
-def enclosed(line: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The pixels whose centre a closed line encloses (even-odd).
-
-    Args:
-        line: (points, 2) as (column, row), the centre of the first pixel at (0.5, 0.5) (PS3.3 C.18.6.1.1).
-        shape: (rows, columns).
-    """
+def _enclosed_by_one(line: Line, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     rows, columns = shape
     x, y = line[:, 0], line[:, 1]
     # An end that lies on a row's middle counts for the edge below it only, so that no corner counts twice.
-    first = np.clip(np.ceil(np.minimum(y[:-1], y[1:]) - 0.5), 0, rows).astype(np.intp)
-    last = np.clip(np.ceil(np.maximum(y[:-1], y[1:]) - 0.5), 0, rows).astype(np.intp)
+    middle = np.clip(np.ceil(y - 0.5), 0, rows).astype(np.intp)
+    first, last = np.minimum(middle[:-1], middle[1:]), np.maximum(middle[:-1], middle[1:])
     crossings = last - first
     edge = np.repeat(np.arange(len(crossings)), crossings)
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(crossings) - crossings, crossings)
@@ -238,23 +247,23 @@ def _masks(seg: ResultFile) -> Masks:
     found: Masks = {}
     for _, frame, number, plane in masks(seg):
         if isinstance(number, int) and plane.any():
-            found.setdefault(number, {})[source_plane(frame)] = plane
+            found.setdefault(number, {})[source_plane(frame)] = np.packbits(plane)
     return found
 
 
-def _holds(found: Mapping[PlaneKey, npt.NDArray[np.bool_]], planes: Mapping[PlaneKey, npt.NDArray[np.bool_]]) -> bool:
-    return all(place in found and bool((found[place] >= plane).all()) for place, plane in planes.items())
+def _holds(found: Planes, planes: Planes) -> bool:
+    return all(place in found and not (plane & ~found[place]).any() for place, plane in planes.items())
 
 
-def _union(planes_of: Masks, inside: Sequence[int]) -> dict[PlaneKey, npt.NDArray[np.bool_]]:
-    union: dict[PlaneKey, npt.NDArray[np.bool_]] = {}
+def _union(planes_of: Masks, inside: Sequence[int]) -> Planes:
+    union: dict[PlaneKey, npt.NDArray[np.uint8]] = {}
     for n in inside:
         for place, plane in planes_of.get(n, {}).items():
             union[place] = union[place] | plane if place in union else plane
     return union
 
 
-def _same(a: Mapping[PlaneKey, npt.NDArray[np.bool_]], b: Mapping[PlaneKey, npt.NDArray[np.bool_]]) -> bool:
+def _same(a: Planes, b: Planes) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 

@@ -148,11 +148,11 @@ class _Regions:
     def _outlines(self, values: tuple[int, ...]) -> Iterable[Dataset]:
         labels = self.findings.label_map
         masks = labels == values[0] if len(values) == 1 else np.isin(labels, values)
-        order = list(best_first(masks, self.findings.key_planes))
-        for index, lines in zip(order, outlines_of_planes(masks[order]), strict=True):
+        lines = outlines_of_planes(masks)
+        for index in best_first(masks, self.findings.key_planes):
             if index not in self.images:
                 self.images[index] = on_image(self.planes[index])
-            for line in lines:
+            for line in lines[index]:
                 yield region(line, self.images[index])
 
 

@@ -34,17 +34,18 @@ def outlines_of_planes(masks: npt.NDArray[np.bool_]) -> list[list[Line]]:
         image-relative coordinates of SCOORD, where the centre of the top left pixel is (0.5, 0.5)
         (PS3.3 C.18.6.1.1).
     """
-    held: npt.NDArray[np.bool_] = np.logical_or.reduce(masks)
-    rows, columns = np.flatnonzero(held.any(axis=1)), np.flatnonzero(held.any(axis=0))
-    if not len(rows):
-        return [[] for _ in masks]
-    boxes = masks[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    step = max(1, _AT_ONCE // boxes[0].size)
+    found: list[list[Line]] = [[] for _ in masks]
+    held = [k for k, mask in enumerate(masks) if mask.any()]
+    if not held:
+        return found
+    anywhere: npt.NDArray[np.bool_] = np.logical_or.reduce(masks)
+    rows, columns = np.flatnonzero(anywhere.any(axis=1)), np.flatnonzero(anywhere.any(axis=0))
+    boxes = masks[held, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     offset = np.array([columns[0] - 0.5, rows[0] - 0.5])
-    found = []
-    for first in range(0, len(boxes), step):
-        for lines in _traced(boxes[first : first + step]):
-            found.append(sorted((line + offset for line in lines), key=lambda line: (-_length(line), *line[0])))
+    step = max(1, _AT_ONCE // boxes[0].size)
+    traced = itertools.chain.from_iterable(_traced(boxes[k : k + step]) for k in range(0, len(boxes), step))
+    for k, lines in zip(held, traced, strict=True):
+        found[k] = sorted((line + offset for line in lines), key=lambda line: (-_length(line), *line[0]))
     return found
 
 

@@ -33,7 +33,8 @@ _SYNTAXES: Mapping[SegEncoding, UID] = {
 
 def present_segments(findings: Findings) -> frozenset[int]:
     """The values that occur in the label map."""
-    return frozenset(s.value for s in findings.segments if (findings.label_map == s.value).any())
+    # Plane by plane, since it ends with the first that holds the value.
+    return frozenset(s.value for s in findings.segments if any(s.value in plane for plane in findings.label_map))
 
 
 def seg_encoding(findings: Findings, wanted: SegEncoding) -> SegEncoding:
