@@ -57,6 +57,8 @@ def read_file(path: Path) -> tuple[Item, Item]:
     if len(data) < _META.size or _META.unpack_from(data)[1:-1] != (b"DICM", 2, 0, b"UL", 4):
         raise InvalidDicomError("it does not begin as a Part 10 file")
     start = _META.size + _META.unpack_from(data)[-1]
+    if start > len(data):
+        raise CutOffError
     meta, _ = _Reader(explicit=True).item(data, _META.size, start)
     syntax = meta.get(_TRANSFER_SYNTAX)
     if syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
