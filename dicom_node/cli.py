@@ -246,7 +246,7 @@ def check(
     ] = None,
 ) -> None:
     """Cross-check result objects with their source images. Exit code 1 names every problem."""
-    from dicom_node.offline import check_path
+    from dicom_node.offline_check import check_path
 
     try:
         problems, notes = check_path(path, source)

@@ -16,13 +16,14 @@ from rich.progress import track
 from dicom_node import log
 from dicom_node.algorithm import Findings
 from dicom_node.app import open_rules
-from dicom_node.check.results import NOTE, check_folder, check_results
+from dicom_node.check.results import check_results
 from dicom_node.deliver.dimse import send
 from dicom_node.encode.change import study_day
 from dicom_node.encode.results import Context, encode_findings, encode_not_analysed
 from dicom_node.errors import AlgorithmError, ConfigurationError, EncodeError, InvalidInstance, PeerError
 from dicom_node.model.instance import Instance, Series
 from dicom_node.model.routing import STUDY_INPUTS
+from dicom_node.offline_check import RECORD, remembered
 from dicom_node.receive.folder import instance_of, read_folder
 from dicom_node.route.decide import decide
 from dicom_node.route.rules import Rule
@@ -34,7 +35,6 @@ from dicom_node.store.index import digest_of_inputs
 from dicom_node.workflow.comparison import Compared, compare, with_note
 from dicom_node.workflow.priors import patient_of
 
-_RECORD = "result.json"
 _SEND_AT_ONCE = 50
 VIEWS = ("contours", "sc")
 """Made beside SEG and SR: what is not wanted can be left unsent."""
@@ -151,7 +151,7 @@ def run_offline(
             result |= _encode(settings, algorithm, instances, paths, answer, folder, left_out, before, algorithms)
         except EncodeError as e:
             result["reason"] = str(e)
-    (folder / _RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 
@@ -214,32 +214,16 @@ def _empty(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = _remembered(folder).get("files", [])
+        earlier = remembered(folder).get("files", [])
         others = sorted(p.name for p in folder.glob("*.dcm") if p.name not in earlier)
         if others:
             raise ConfigurationError(
                 f"--out {folder}: holds {others[0]}, which is no result of an earlier run; give an empty or new folder"
             )
-        for name in (_RECORD, *earlier):
+        for name in (RECORD, *earlier):
             (folder / Path(name).name).unlink(missing_ok=True)
     except OSError as e:
         raise ConfigurationError(f"--out {folder}: cannot be written: {e.strerror}") from e
-
-
-def _remembered(folder: Path) -> dict[str, Any]:
-    """The folder's result.json; empty where there is none.
-
-    Raises:
-        ConfigurationError: it is not what :func:`run_offline` writes.
-    """
-    record = folder / _RECORD
-    if not record.exists():
-        return {}
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        return {"source": Path(found["source"]), "files": [str(name) for name in found["files"]]}
-    except (ValueError, KeyError, TypeError) as e:
-        raise ConfigurationError(f"{record}: is not what `dicom-node run` writes; remove it") from e
 
 
 def _left_out(unreadable: Sequence[str]) -> tuple[str, ...]:
@@ -341,26 +325,6 @@ def _compared(
     caution = [wished.caution.strip()] if wished is not None else []
     earlier = [pydicom.dcmread(p, stop_before_pixels=True) for p in before]
     return compare(findings, headers, load_findings(folder / "prior"), earlier, caution)
-
-
-def check_path(path: Path, source: Path | None) -> tuple[list[str], list[str]]:
-    """Cross-check a folder of result objects; returns (problems, notes on what could not be checked).
-
-    Raises:
-        ConfigurationError: there is no result in the folder, no such source, or result.json is unreadable.
-    """
-    if not path.is_dir():
-        raise ConfigurationError(f"{path} is not a folder")
-    if not any(path.glob("*.dcm")):
-        raise ConfigurationError(f"there is no result object (*.dcm) in {path}")
-    if source is not None and not source.exists():
-        raise ConfigurationError(f"--source {source} does not exist")
-    if source is None:
-        remembered = _remembered(path).get("source")
-        source = remembered if remembered is not None and remembered.exists() else None
-    found = check_folder(path, source)
-    notes = [line for line in found if line.startswith(NOTE)]
-    return [line for line in found if line not in notes], notes
 
 
 def send_folder(path: Path, to: str, calling: str, console: Console) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
-from scipy.spatial import ConvexHull
 
 from dicom_node.check.objects import items, numbers
 from dicom_node.model.planes import is_flat
@@ -33,6 +32,9 @@ def diameters(mask: Mask, scale: Scale) -> tuple[float, list[float]]:
     Args:
         mask: (rows, columns), not empty.
     """
+    # Takes half a second to load, and few results have an axis.
+    from scipy.spatial import ConvexHull
+
     rows = np.flatnonzero(mask.any(1))
     left, right = mask.argmax(1)[rows], mask.shape[1] - mask[:, ::-1].argmax(1)[rows]
     corners = [np.stack([rows + down, column], 1) for down in (0, 1) for column in (left, right)]

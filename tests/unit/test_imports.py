@@ -20,7 +20,7 @@ STORE = MODEL | {"store", "algorithm"}
 SERVICES = STORE | {"peer"}
 STEPS = frozenset({"receive", "complete", "route", "run", "encode", "check", "deliver"})
 WORKFLOW = SERVICES | STEPS | {"workflow"}
-APP = WORKFLOW | {"app", "testing", "offline", "views", "overlay", "outlined", "beating", "demo"}
+APP = WORKFLOW | {"app", "testing", "offline", "offline_check", "views", "overlay", "outlined", "beating", "demo"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "version": frozenset(),
     "errors": frozenset(),
@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Beside the composition root: what looks at the node's state, or strings the steps together without a node.
     "app": APP,
     "offline": APP,
+    "offline_check": BASE | {"check"},
     "views": APP,
     "overlay": APP,
     "outlined": APP,
