@@ -15,7 +15,7 @@ from pydicom import DataElement, Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 
-from dicom_node.check.reading import CutOffError, Item, read_file
+from dicom_node.check.reading import CutOffError, Item, OtherEncodingError, read_file
 from dicom_node.model.planes import frame_count, is_flat, plane_header
 
 READ_ERRORS = (
@@ -129,6 +129,8 @@ def read_result(path: Path) -> tuple[ResultFile | None, str]:
         meta, ds = read_file(path)
     except CutOffError:
         return None, f"{path.name} is cut off: an element is longer than what is left of the file or of its item"
+    except OtherEncodingError as error:
+        return None, f"{path.name} cannot be read: its transfer syntax {error} is deflated or big endian"
     except READ_ERRORS as error:
         return None, f"{path.name} cannot be read: {type(error).__name__}"
     if not text(ds, "SOPClassUID") or not text(ds, "SOPInstanceUID"):

@@ -44,13 +44,18 @@ class CutOffError(ValueError):
     """A file, or an item, ends inside an element."""
 
 
+class OtherEncodingError(ValueError):
+    """A file is in a transfer syntax (the argument) that results never are in."""
+
+
 def read_file(path: Path) -> tuple[Item, Item]:
     """File Meta Information and dataset of a Part 10 file in little endian.
 
     Raises:
         InvalidDicomError: it is no Part 10 file.
         CutOffError: it ends inside an element, or one of its items does.
-        NotImplementedError: it is deflated or big endian, or a VR is unknown.
+        OtherEncodingError: it is deflated or big endian.
+        NotImplementedError: a VR is unknown.
         OSError, ValueError, LookupError, TypeError, BytesLengthException: it, or a value, cannot be read.
     """
     data = path.read_bytes()
@@ -62,7 +67,7 @@ def read_file(path: Path) -> tuple[Item, Item]:
     meta, _ = _Reader(explicit=True).item(data, _META.size, start)
     syntax = meta.get(_TRANSFER_SYNTAX)
     if syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
-        raise NotImplementedError(f"transfer syntax {syntax}")
+        raise OtherEncodingError(syntax)
     dataset, _ = _Reader(explicit=syntax != ImplicitVRLittleEndian).item(data, start, len(data))
     return meta, dataset
 

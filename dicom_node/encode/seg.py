@@ -98,8 +98,8 @@ def _stacked(findings: Findings, slices: Sequence[Sequence[int]]) -> npt.NDArray
 class _Unindexed(highdicom.seg.Segmentation):  # type: ignore[misc]
     """A Segmentation without the library's index of its frames, a fifth of the time to make one.
 
-    Only the library's own methods for reading need the index, and they make it anew of a file. Should the library call
-    it something else one day, there is an index again and nothing else changes.
+    Only the library's own methods for reading, copying and pickling need the index, and of a file they make it anew.
+    Should the library call it something else one day, there is an index again and nothing else changes.
     """
 
     def _build_luts(self) -> None:

@@ -62,13 +62,12 @@ def test_it_reads_implicit_vr(made: dict[str, Path], tmp_path: Path, role: str) 
     assert read_file(tmp_path / "implicit.dcm")[1] == read_file(made[role])[1]
 
 
-@pytest.mark.parametrize("implicit", [False, True])
-@pytest.mark.parametrize("role", ["seg", "sr", "seg_labelmap_rle"])
+@pytest.mark.parametrize(
+    ("role", "implicit"), [("seg", False), ("seg", True), ("sr", False), ("sr", True), ("seg_labelmap_rle", False)]
+)
 def test_it_reads_sequences_and_items_without_a_length(
     made: dict[str, Path], tmp_path: Path, role: str, implicit: bool
 ) -> None:
-    if implicit and role == "seg_labelmap_rle":
-        pytest.skip("compressed pixels are in Explicit VR")
     ds = pydicom.dcmread(made[role])
 
     def without_length(item: Dataset) -> None:
@@ -82,10 +81,7 @@ def test_it_reads_sequences_and_items_without_a_length(
     if implicit:
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     ds.save_as(tmp_path / "open.dcm", implicit_vr=True if implicit else None)
-    assert (tmp_path / "open.dcm").stat().st_size > made[role].stat().st_size or implicit
     assert read_file(tmp_path / "open.dcm")[1] == read_file(made[role])[1]
-    if role == "seg_labelmap_rle" or implicit:
-        return
     data = (tmp_path / "open.dcm").read_bytes()
     (tmp_path / "cut.dcm").write_bytes(data[: data.rindex(b"\xfe\xff\xdd\xe0")])
     with pytest.raises(CutOffError):
@@ -147,7 +143,8 @@ def test_what_results_are_never_encoded_in_is_refused(made: dict[str, Path], tmp
     ds.remove_private_tags()  # converts every value, so that it can be written in another byte order
     ds.file_meta.TransferSyntaxUID = syntax
     pydicom.dcmwrite(tmp_path / "sr.dcm", ds)
-    assert "sr.dcm cannot be read: NotImplementedError" in check_results([tmp_path / "sr.dcm"], headers())
+    said = f"sr.dcm cannot be read: its transfer syntax {syntax} is deflated or big endian"
+    assert said in check_results([tmp_path / "sr.dcm"], headers())
 
 
 def test_a_file_that_is_no_dicom_or_nests_without_end_is_a_problem(tmp_path: Path) -> None:
