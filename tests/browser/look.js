@@ -41,8 +41,11 @@ async function main() {
     if (await tour.count()) await tour.first().click();
     for (const wanted of plan.opens) {
       const screenshot = path.join(plan.shots, `${wanted.kind}.png`);
-      said.opened.push({ kind: wanted.kind, screenshot, ...(await open(page, wanted)) });
-      await page.screenshot({ path: screenshot });
+      try {
+        said.opened.push({ kind: wanted.kind, screenshot, ...(await open(page, wanted)) });
+      } finally {
+        await page.screenshot({ path: screenshot });
+      }
     }
   } finally {
     await context.close();
