@@ -91,9 +91,9 @@ class Paper:
         self, x: float, y: float, said: str, size: float, colour: str, *, bold: bool = False, align: str = "left",
         page: int = -1,
     ) -> None:  # fmt: skip
-        """One line, whose first line's top is at ``y``; ``align`` says which end of it is at ``x``."""
+        """One line, whose top is at ``y``; ``align`` says which end of it is at ``x``."""
         axes = self._pages[page][1]
-        # The capitals' top is a quarter of the leading below the line's.
+        # The capitals, 0.72 of the size high, stand in the middle of the line.
         base = y + (0.5 * LEADING + 0.36) * size * POINT
         axes.text(x, base, said, fontproperties=_properties(bold, size), color=colour, ha=align, va="baseline")
 

@@ -129,7 +129,7 @@ class _Pages:
             facts.append(("Institution", context.institution_name))
         facts.append(("Made by", f"{MANUFACTURER} on {context.node_id}"))
         room = (RIGHT - MARGIN) / len(facts)
-        said = [wrap(drawable(text), room - 8, _BODY)[:3] for _, text in facts]
+        said = [wrap(drawable(text), room - 8, _BODY) for _, text in facts]
         high = 8.2 + max(map(len, said)) * _BODY * POINT * LEADING
         paper.box(MARGIN, paper.y, RIGHT - MARGIN, high, _PALE)
         for column, ((name, _), lines) in enumerate(zip(facts, said, strict=True)):
@@ -142,7 +142,8 @@ class _Pages:
     def _say(self, *sentences: str, title: str = "") -> None:
         """What must not be overlooked, in a box."""
         paper = self.paper
-        lines = [line for s in sentences for line in wrap(drawable(s), RIGHT - MARGIN - 12, _BODY + 0.6, bold=True)]
+        room, bold = RIGHT - MARGIN - 12, not title
+        lines = [line for s in sentences for line in wrap(drawable(s), room, _BODY + 0.6, bold=bold)]
         leading = (_BODY + 0.6) * POINT * LEADING
         while lines:
             paper.need(14)
@@ -156,7 +157,7 @@ class _Pages:
                 paper.text(MARGIN + 6, y, title.upper(), _TINY, _AMBER, bold=True)
                 y += 4.2
             for line in here:
-                paper.text(MARGIN + 6, y, line, _BODY + 0.6, _INK, bold=not title)
+                paper.text(MARGIN + 6, y, line, _BODY + 0.6, _INK, bold=bold)
                 y += leading
             paper.y += high + 4.5
 
@@ -180,10 +181,20 @@ class _Pages:
         for index, picture in enumerate(pictures):
             x, y = MARGIN + index % columns * (side + _GAP), top + index // columns * (side + _GAP)
             self._picture(picture, x, y, side, colours)
-        left = MARGIN + columns * (side + _GAP) + 3
-        y = top
-        for s in findings.segments:
-            lines = wrap(drawable(s.label), RIGHT - left - 7, _BODY)[:3]
+        y = self._legend(findings, top, MARGIN + columns * (side + _GAP) + 3)
+        paper.y = max(y, top + rows * (side + _GAP)) + 3
+
+    def _legend(self, findings: Findings, y: float, left: float) -> float:
+        """Of what is outlined on the pictures; returns where it ends."""
+        paper, pictures = self.paper, self.report.pictures
+        drawn = {value for p in pictures for value, _ in p.lines}
+        segments = [s for s in findings.segments if s.value in drawn]
+        for number, s in enumerate(segments):
+            lines = wrap(drawable(s.label), RIGHT - left - 7, _BODY)
+            if y + (len(lines) + 6) * _BODY * POINT * LEADING > BOTTOM:
+                paper.text(left + 6, y, f"and {len(segments) - number} more", _BODY, _INK)
+                y += _BODY * POINT * LEADING
+                break
             paper.box(left, y + 0.7, 3.4, 3.4, _hex(s.color), "#808080")
             for line in lines:
                 paper.text(left + 6, y, line, _BODY, _INK)
@@ -193,7 +204,7 @@ class _Pages:
         for line in wrap(_how_to_read(pictures), RIGHT - left, _SMALL):
             paper.text(left, y, line, _SMALL, _SOFT)
             y += _SMALL * POINT * LEADING
-        paper.y = max(y, top + rows * (side + _GAP)) + 3
+        return y
 
     def _picture(
         self, picture: Picture, x: float, y: float, side: float, colours: dict[int, tuple[int, int, int]]
@@ -269,7 +280,7 @@ class _Pages:
     def _curve(self, curve: Curve) -> None:
         paper = self.paper
         self._heading(_fit(curve.name, RIGHT - MARGIN, _HEAD, bold=True), _CURVE + 12)
-        axes = paper.axes(MARGIN + 13, paper.y + 2, RIGHT - MARGIN - 15, _CURVE)
+        axes = paper.axes(MARGIN + 16, paper.y + 2, RIGHT - MARGIN - 18, _CURVE)
         axes.plot(curve.times, curve.values, color=_BLUE, marker="o", markersize=3, linewidth=1.4)
         for index, label in curve.marks:
             at = (curve.times[index], curve.values[index])
@@ -311,7 +322,8 @@ class _Pages:
 
 
 def _how_to_read(pictures: Sequence[Picture]) -> str:
-    said = "The outlines are drawn on the images that show the findings best."
+    outlined = any(p.lines for p in pictures)
+    said = "The outlines are drawn on the images that show the findings best." if outlined else "Nothing is outlined."
     letters = {letter for p in pictures for letter in p.edges if letter}
     return f"{said} {'; '.join(f'{k}: {_SIDES[k]}' for k in _SIDES if k in letters)}." if letters else said
 

@@ -38,10 +38,10 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> FrameSource:
 
 def test_all_results(source: FrameSource, tmp_path: Path) -> None:
     found = findings(source, [SHOWN, OTHER][: len(source.clips)], [1, 2][: len(source.clips)], "left")
-    objects = encode_findings(found, source.headers, context(), tmp_path / "out", ("contours", "sc"))
+    objects = encode_findings(found, source.headers, context(), tmp_path / "out", ("contours", "sc", "pdf"))
 
-    assert len(objects) == 4
-    assert {o.role: said_of(o.path) for o in objects} == {"seg": [], "sr": [], "contours": [], "sc": []}
+    assert len(objects) == 5
+    assert {o.role: said_of(o.path) for o in objects} == {"seg": [], "sr": [], "contours": [], "sc": [], "pdf": []}
 
 
 def test_not_analysed(source: FrameSource, tmp_path: Path) -> None:
