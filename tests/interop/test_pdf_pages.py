@@ -137,7 +137,7 @@ def test_nothing_of_the_patient_is_written(tmp_path: Path) -> None:
     for value in (first.PatientID, str(first.PatientName), first.StudyInstanceUID, *about.values()):
         assert value
         assert value not in said
-    assert not re.search("phantom|head|2020|1971|Feb", said, re.IGNORECASE)
+    assert not re.search("phantom|2020|1971|Feb", said, re.IGNORECASE)
 
 
 def test_much_to_say_takes_more_pages_and_nothing_is_cut_off(series: list[Dataset], tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_outlines_are_drawn_around_what_they_are_of(series: list[Dataset], tmp_p
     red[:, page.shape[1] // 2 :] = False  # the legend
     rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
-    bright = page[top + 6 : bottom - 6, left + 6 : right - 6]
-    assert bright.min() > 200
+    # A pixel of the image is twenty wide here, and its edge is soft.
+    assert page[top + 26 : bottom - 26, left + 26 : right - 26].min() > 200
     for outside in (
-        page[top - 14 : top - 8, left:right],
-        page[bottom + 8 : bottom + 14, left:right],
-        page[top:bottom, left - 14 : left - 8],
-        page[top:bottom, right + 8 : right + 14],
+        page[top - 30 : top - 22, left:right],
+        page[bottom + 22 : bottom + 30, left:right],
+        page[top:bottom, left - 30 : left - 22],
+        page[top:bottom, right + 22 : right + 30],
     ):
         assert outside.max() < 80
     # In millimetres, whatever the size of a pixel.
