@@ -12,6 +12,7 @@ from typing import Any
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext, build_context, build_role
 
+from dicom_node import checkpoint
 from dicom_node.errors import ConfigurationError, PeerError
 from dicom_node.peer.outcomes import none_accepted, rejection
 from dicom_node.settings_peers import PeerSettings
@@ -157,6 +158,7 @@ def _request(
             # With TLS 1.3 a server says no to a certificate only when the client believes that all is well.
             raise PeerError(f"{error}; does it accept the certificate of tls.certificate_file?")
         raise error
+    checkpoint.guard(association)
     return association
 
 

@@ -16,18 +16,22 @@ _PAGE = 500
 
 
 def search_all(web: HttpPeer, resource: str, query: Mapping[str, str], *, may_lack: bool = True) -> list[Dataset]:
-    """All matches of a search, page by page; as :func:`search` otherwise."""
+    """All matches of a search, page by page; as :func:`search` otherwise.
+
+    A server that gives fewer at once than are asked for says so in a Warning (PS3.18 section 8.3.4.4).
+    """
     found: list[Dataset] = []
     seen: set[str] = set()
     while True:
-        page = search(web, resource, {**query, "limit": str(_PAGE), "offset": str(len(found))}, may_lack=may_lack)
+        part = {**query, "limit": str(_PAGE), "offset": str(len(found))}
+        page, cut = _search(web, resource, part, may_lack=may_lack)
         # A server that knows no offset answers with the same again.
         keys = {_key(ds) for ds in page}
         if keys <= seen:
             return found
         seen |= keys
         found += page
-        if len(page) < _PAGE:
+        if len(page) < _PAGE and not cut:
             return found
 
 
@@ -43,17 +47,22 @@ def search(web: HttpPeer, resource: str, query: Mapping[str, str], *, may_lack: 
     Raises:
         PeerError: as ``HttpPeer.request``, or the answer is no DICOM JSON.
     """
+    return _search(web, resource, query, may_lack=may_lack)[0]
+
+
+def _search(web: HttpPeer, resource: str, query: Mapping[str, str], *, may_lack: bool) -> tuple[list[Dataset], bool]:
+    """The matches, and whether the server says that there are more."""
     known = (200, 204, 206, 404) if may_lack else (200, 204, 206)
     answer = web.request("GET", resource, params=query, headers={"Accept": "application/dicom+json"}, accept=known)
     if answer.status_code == 404:
         # The study or series is not there (yet); a wrong dicomweb_url looks the same, hence the line.
         _log.warning("qido_not_found", peer=web.peer.name, url=web.base)
-        return []
+        return [], False
     if answer.status_code == 204 or not answer.content:
-        return []
+        return [], False
     try:
         items: Any = answer.json()
-        return [_dataset(item) for item in items]
+        return [_dataset(item) for item in items], answer.headers.get("Warning", "").startswith("299")
     except (ValueError, LookupError, TypeError, AttributeError) as e:
         raise PeerError(f"{web.name} did not answer in DICOM JSON") from e
 

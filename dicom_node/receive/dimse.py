@@ -6,12 +6,8 @@ import logging
 import socket
 import sys
 import time
-import traceback
-import weakref
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.pdu import A_RELEASE_RQ
@@ -24,45 +20,23 @@ from pynetdicom.sop_class import (
 )
 
 from dicom_node import log
-from dicom_node.errors import ConfigurationError, InvalidInstance, OutOfResources, ReceiveError
+from dicom_node.errors import ConfigurationError, OutOfResources
 from dicom_node.receive.announcements import AnnouncementScp
-from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.commitment import CommitmentScp
-from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket, StoreRequest
+from dicom_node.receive.fast_store import PROTOCOL_ERROR, FastSocket
 from dicom_node.receive.intake import Intake
 from dicom_node.receive.limited_socket import LimitedSocket, Limits
 from dicom_node.receive.negotiation import UNCOMPRESSED, on_common_negotiation, support_storage
 from dicom_node.receive.server import Hosts, Server, certificate_subject, drop, on_connection_closed
+from dicom_node.receive.store_scp import StoreScp
 from dicom_node.settings import ReceiveSettings, TlsSettings
 from dicom_node.tls import TlsContext
 
-SUCCESS: Final = 0x0000
-CANNOT_UNDERSTAND: Final = 0xC000
-
-_LONGEST_COMMENT = 64
 _STOP_SECONDS = 10.0
 _SWITCH_SECONDS = 0.001
 _LONGEST_UNUSUAL = 1 << 26
 
 _logger = log.get("receive")
-
-
-@dataclass
-class _Tally:
-    """What came over one association."""
-
-    calling: str
-    called: str
-    address: str
-    opened: float
-    unsynced: list[str] = field(default_factory=list)
-    """Paths that are acknowledged, but safe only after a sync."""
-    last: str = ""
-    """Path of the last that was stored."""
-    stored: int = 0
-    refused: int = 0
-    bytes: int = 0
-    ended: bool = False
 
 
 class Listener:
@@ -97,7 +71,7 @@ class Listener:
             # in memory: of that no sender needs much.
             message_bytes=_LONGEST_UNUSUAL if settings.reader == "fast" else 2 * settings.largest_object_mb * 1_000_000,
         )
-        self._tallies: weakref.WeakKeyDictionary[Any, _Tally] = weakref.WeakKeyDictionary()
+        self._storage = StoreScp(intake)
         self._servers: list[Server] = []
         self._stopping = False
         self._ae = AE(ae_title=settings.ae_title)
@@ -145,10 +119,10 @@ class Listener:
             (evt.EVT_SOP_COMMON, on_common_negotiation),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_STORE, self._storage.on_store),
             (evt.EVT_PDU_RECV, self._on_pdu),
-            (evt.EVT_RELEASED, self._on_end, ["released"]),
-            (evt.EVT_ABORTED, self._on_end, ["aborted"]),
+            (evt.EVT_RELEASED, self._storage.ended, ["released"]),
+            (evt.EVT_ABORTED, self._storage.ended, ["aborted"]),
             *(self._commitment.handlers if self._commitment else ()),
             *(self._announcements.handlers if self._announcements else ()),
         ]
@@ -222,7 +196,7 @@ class Listener:
         dul = event.assoc.dul
         # pynetdicom reads a PDU without a limit of time: a peer that stops in its middle would hold the thread.
         if self._settings.reader == "fast":
-            dul.socket = FastSocket(dul.socket, self._limits, self)
+            dul.socket = FastSocket(dul.socket, self._limits, self._storage)
         else:
             dul.socket = LimitedSocket(dul.socket, self._limits)
 
@@ -230,7 +204,7 @@ class Listener:
         if self._stopping:
             drop(event.assoc)
             return
-        open_ones = [tally.address for tally in list(self._tallies.values()) if not tally.ended]
+        open_ones = self._storage.addresses()
         if open_ones.count(event.assoc.requestor.address) >= self._settings.maximum_associations_per_peer:
             reason, limit = "its host has too many associations", "receive.maximum_associations_per_peer"
         elif len(open_ones) >= self._settings.maximum_associations:
@@ -271,148 +245,23 @@ class Listener:
 
     def _on_accepted(self, event: Any) -> None:
         requestor = event.assoc.requestor
-        tally = _Tally(
-            calling=requestor.primitive.calling_ae_title.strip(),
-            called=requestor.primitive.called_ae_title.strip(),
-            address=requestor.address,
-            opened=time.monotonic(),
-        )
-        self._tallies[event.assoc] = tally
+        calling, called = requestor.primitive.calling_ae_title.strip(), requestor.primitive.called_ae_title.strip()
+        self._storage.opened(event.assoc, calling, called, requestor.address)
         connection = event.assoc.dul.socket
         connection.established()
         certificate = certificate_subject(connection.socket)
         _logger.debug(
             "association_opened",
-            calling=tally.calling,
-            called=tally.called,
-            address=tally.address,
+            calling=calling,
+            called=called,
+            address=requestor.address,
             **({"certificate": certificate} if certificate else {}),
         )
 
     def _on_pdu(self, event: Any) -> None:
         """Make what came safe before the release is answered; if that fails, the association is aborted instead."""
-        tally = self._tallies.get(event.assoc)
-        if not isinstance(event.pdu, A_RELEASE_RQ) or tally is None:
-            return
-        self._intake.rows.hurry()
-        if not self._sync(tally):
+        if isinstance(event.pdu, A_RELEASE_RQ) and not self._storage.settle(event.assoc):
             event.assoc.dul.event_queue.put(PROTOCOL_ERROR)
-
-    def _sync(self, tally: _Tally) -> bool:
-        """Make safe what is not yet; False, and no second attempt, if the disk fails."""
-        paths, tally.unsynced = tally.unsynced, []
-        try:
-            self._intake.files.sync(paths)
-        except OutOfResources as e:
-            _logger.error("association_not_safe", calling=tally.calling, address=tally.address, reason=str(e))
-            return False
-        return True
-
-    def _on_end(self, event: Any, end: str) -> None:
-        tally = self._tallies.get(event.assoc)
-        if tally is None or tally.ended:
-            return
-        # It stays until the association is gone: an instance may still be on its way in.
-        tally.ended = True
-        self._sync(tally)
-        _logger.info(
-            "association_closed",
-            end=end,
-            calling=tally.calling,
-            called=tally.called,
-            address=tally.address,
-            stored=tally.stored,
-            refused=tally.refused,
-            megabytes=round(tally.bytes / 1e6, 3),
-            seconds=round(time.monotonic() - tally.opened, 3),
-        )
-
-    def _on_store(self, event: Any) -> Dataset:
-        """Keep one instance that pynetdicom read."""
-        request = event.request
-        asked = StoreRequest(request.MessageID, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
-        arrival = self.begin(event.assoc, asked, str(event.context.transfer_syntax))
-        # A view of pynetdicom's own memory, not another copy.
-        dataset = None if request.DataSet is None else request.DataSet.getbuffer()
-        answer = Dataset()
-        answer.Status, comment = self.finish(event.assoc, asked, arrival, dataset)
-        if comment:
-            answer.ErrorComment = comment
-        return answer
-
-    def begin(self, association: Any, request: StoreRequest, transfer_syntax: str) -> Arrival:
-        """A request came."""
-        tally = self._tallies[association]
-        return self._intake.begin(
-            TransferSyntaxUID=transfer_syntax,
-            SOPClassUID=request.SOPClassUID,
-            SOPInstanceUID=request.SOPInstanceUID,
-            source=tally.calling,
-            called=tally.called,
-        )
-
-    def prepare(self, association: Any) -> None:
-        """The next image will most likely lie beside the last one."""
-        if last := self._tallies[association].last:
-            self._intake.files.prepare(last)
-
-    def relax(self) -> None:
-        """No request came."""
-        self._intake.files.relax()
-
-    def finish(
-        self, association: Any, request: StoreRequest, arrival: Arrival, last: memoryview | None
-    ) -> tuple[int, str]:
-        """Keep the instance that came with a request.
-
-        Args:
-            last: the end of the dataset; None if the request came without one.
-
-        Returns:
-            Status, and an Error Comment for the sender unless it is Success (PS3.4 section B.2.3):
-            0x0000 Success: as safe as ``receive.durability`` says, or there already with the same content.
-            0xA700 Out of Resources: disk full, below the reserve or failing; the sender may try again.
-            0xC000 Cannot Understand: no DICOM, truncated, a UID that is none, command and dataset differ,
-            or an error of the node's own, which is logged.
-            0xC001 Cannot Understand: the SOP Instance UID is here with other content, which is kept.
-        """
-        tally = self._tallies[association]
-        try:
-            if last is None:
-                raise InvalidInstance("the command came without a dataset")
-            instance = arrival.finish(last)
-        except ReceiveError as e:
-            return _refusal(tally, request, e.status, str(e))
-        except Exception as e:  # noqa: BLE001  # the outermost border: the sender gets an answer, whatever happened
-            # Of the exception only its kind and place: its text may hold header values.
-            where = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)]
-            _logger.error("instance_failed", error=type(e).__name__, where=where)
-            return _refusal(tally, request, CANNOT_UNDERSTAND, "internal error, see the node's log")
-        if self._intake.files.durability == "association":
-            tally.unsynced.append(instance.path)
-            if tally.ended:
-                self._sync(tally)
-        tally.stored += 1
-        tally.bytes += instance.size
-        tally.last = instance.path
-        return SUCCESS, ""
-
-
-def _refusal(tally: _Tally, request: StoreRequest, status: int, reason: str) -> tuple[int, str]:
-    tally.refused += 1
-    _logger.warning(
-        "instance_refused",
-        reason=reason,
-        status=f"0x{status:04X}",
-        SOPInstanceUID=request.SOPInstanceUID[:80],
-        SOPClassUID=request.SOPClassUID[:80],
-        calling=tally.calling,
-    )
-    # Error Comment is an LO: no backslash, at most 64 characters (PS3.7 section C.4). The sender knows the UID.
-    comment = (
-        reason.removeprefix(f"{request.SOPInstanceUID} ").replace("\\", "/").encode("ascii", "replace").decode("ascii")
-    )
-    return status, comment[:_LONGEST_COMMENT]
 
 
 def _is_loopback(host: str) -> bool:

@@ -30,6 +30,7 @@ from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
+from dicom_node import checkpoint
 from dicom_node.errors import PeerError
 from dicom_node.testing.bytes_peer import BytesPeer, c_store_rq, p_data
 
@@ -218,6 +219,7 @@ class FakeModality:
             if not association.is_established:
                 how = "rejected" if association.is_rejected else "not accepted"
                 raise PeerError(f"the association with {self.called}@{self.host}:{self.port} was {how}")
+            checkpoint.guard(association)
             try:
                 self._store(association, files, uids, progress)
             finally:

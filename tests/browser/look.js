@@ -114,13 +114,13 @@ async function openSegmentation(page, wanted, before) {
 
 async function openReport(page, wanted) {
   const until = Date.now() + PATIENCE.timeout;
-  // A viewer that is still busy with its first images may miss a double click, as readers know.
-  while (!(await happens(page,
-    () => window.cornerstoneTools.annotation.state.getAllAnnotations().some((a) => a.data.labels), 20000))) {
-    if (Date.now() > until) throw new Error("the report's outlines were not loaded");
+  const drawn = () => window.cornerstoneTools.annotation.state.getAllAnnotations().some((a) => a.data.labels)
+    && document.querySelector(".svg-layer text") !== null;
+  // A viewer that is still busy with its first images may miss a double click, or not draw what it loaded.
+  while (!(await happens(page, drawn, 20000))) {
+    if (Date.now() > until) throw new Error("the report's outlines were not drawn");
     await doubleClick(page, wanted);
   }
-  await page.waitForFunction(() => document.querySelector(".svg-layer text"), null, PATIENCE);
   const annotations = await page.evaluate(() =>
     window.cornerstoneTools.annotation.state.getAllAnnotations().filter((a) => a.data.labels).map((a) => ({
       labels: a.data.labels.map((l) => `${l.label}: ${l.value}`),

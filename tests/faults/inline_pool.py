@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,9 @@ class InlinePool:
     size = 1
 
     def __init__(self, settings: RunSettings) -> None:
-        pass
+        # A new process has loaded nothing: not the code that algorithms of another folder share either.
+        for name in [n for n in sys.modules if n.startswith("dicom_node_algorithms.")]:
+            del sys.modules[name]
 
     def start(self) -> dict[str, Any]:
         return MACHINE

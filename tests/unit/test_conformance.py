@@ -22,9 +22,9 @@ from dicom_node.errors import InstanceConflict, InvalidInstance, OutOfResources
 from dicom_node.model.result import SegEncoding
 from dicom_node.peer import find
 from dicom_node.receive import fetch_dimse, refusal
-from dicom_node.receive.dimse import SUCCESS
 from dicom_node.receive.header import _IMPLEMENTATION_CLASS_UID, _IMPLEMENTATION_VERSION_NAME
 from dicom_node.receive.negotiation import TRANSFER_SYNTAXES
+from dicom_node.receive.store_scp import SUCCESS
 from dicom_node.settings import Destination, Settings
 from dicom_node.testing.series import PLANES, plane_affine, slice_datasets
 from tests.listening import listening

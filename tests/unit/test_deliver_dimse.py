@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, RLELossless
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import _STORAGE_CLASSES
+from pynetdicom.sop_class import _STORAGE_CLASSES, Verification
 
 from dicom_node.deliver.dimse import send
 from dicom_node.errors import PeerError
@@ -280,3 +280,30 @@ def test_more_sop_classes_than_an_association_has_contexts(pacs: FakePacs, tmp_p
 def test_nagle_is_off(pacs: FakePacs) -> None:
     with associate(_destination(pacs.port), CALLER, [(str(MRImageStorage), str(ExplicitVRLittleEndian))]) as a:
         assert a.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_an_answer_is_not_taken_by_the_association_s_own_thread(pacs: FakePacs) -> None:
+    """Both threads lose the processor where it hurts: the one after its checkpoint, the other before it listens."""
+    pause = threading.Event()
+    with associate(_destination(pacs.port, timeout=2), CALLER, [(str(Verification), ImplicitVRLittleEndian)]) as opened:
+        checkpoint, take = opened._reactor_checkpoint, opened.dimse.get_msg
+        passes = checkpoint.wait
+
+        def pass_late() -> None:
+            passes()
+            pause.wait(0.02)
+
+        def take_late(block: bool = False) -> Any:
+            if block:
+                pause.wait(0.05)
+            return take(block)
+
+        checkpoint.wait, opened.dimse.get_msg = pass_late, take_late
+        assert [opened.send_c_echo().get("Status") for _ in range(5)] == [0] * 5
+
+
+def test_a_peer_that_ends_the_association_holds_nobody_at_the_checkpoint(pacs: FakePacs) -> None:
+    with associate(_destination(pacs.port), CALLER, [(str(Verification), ImplicitVRLittleEndian)]) as opened:
+        opened.kill()
+        opened.join(5)
+        opened._reactor_checkpoint.clear()
