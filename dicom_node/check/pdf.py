@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from dicom_node.check.objects import ResultFile, Sources, code_of, items, numbers, text
+from dicom_node.check.objects import ResultFile, Sources, code_of, items, numbers, text, value
 from dicom_node.check.sr import says_not_analysed
 from dicom_node.check.views import unknown_references
 
@@ -69,7 +69,7 @@ def _evidence(records: Sequence[ResultFile]) -> set[str]:
 
 
 def _of_document(result: ResultFile) -> Iterator[str]:
-    held = bytes(result.ds.get("EncapsulatedDocument") or b"")
+    held = bytes(value(result.ds, "EncapsulatedDocument") or b"")
     stated = int((numbers(result.ds, "EncapsulatedDocumentLength") or [-1])[0])
     # A value of odd length is padded with one zero (PS3.5 section 6.2, OB).
     if len(held) != stated + stated % 2 or held[stated:].strip(b"\0"):
