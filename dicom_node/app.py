@@ -57,7 +57,7 @@ _PICTURES_AT_ONCE = 40  # threads; the engine has 64
 _PULL_SECONDS = 1
 _WORKITEMS_SECONDS = 0.5
 _PRIORS_AT_ONCE = 8  # they wait for archives, and hold no worker
-SERIES_OF_A_RUN = 4  # SEG, SR, contours, picture
+SERIES_OF_A_RUN = 5  # SEG, SR, contours, picture, PDF
 _DELIVERIES_AT_ONCE = 2  # for each destination
 
 # Imported to be registered with the engine, which finds a workflow by its name.

@@ -37,7 +37,7 @@ from dicom_node.workflow.priors import patient_of
 
 _SEND_AT_ONCE = 50
 VIEWS = ("contours", "sc")
-"""Made beside SEG and SR: what is not wanted can be left unsent."""
+"""Made beside SEG and SR: what is not wanted can be left unsent. A PDF only where a destination takes it."""
 
 _logger = log.get("offline")
 
@@ -258,15 +258,16 @@ def _encode(
         source_dates=settings.results.series_date == "source",
         comparison="" if before is None else "|".join(uids_of(before)),
     )
+    views = (*VIEWS, *(("pdf",) if any("pdf" in d.results for d in settings.destinations) else ()))
     missing: dict[str, str] = {}
     saved, both = None, None
     if answer["outcome"] == "found":
         saved = load_findings(folder / "findings")
         both = _compared(algorithm, saved, headers, answer, before, folder)
         findings = replace(both.findings, notes=(*both.findings.notes, *left_out))
-        objects = encode_findings(findings, headers, context, folder, VIEWS, both.prior, missing=missing)
+        objects = encode_findings(findings, headers, context, folder, views, both.prior, missing=missing)
     else:
-        objects = encode_not_analysed(answer["reason"], headers, context, folder)
+        objects = encode_not_analysed(answer["reason"], headers, context, folder, views, missing=missing)
     checked = None if both is None else both.checked
     problems = check_results([o.path for o in objects], headers, findings=saved, prior=checked)
     told = () if both is None else both.findings.measurements

@@ -130,8 +130,8 @@ class Destination(PeerSettings):
     """How objects are sent: C-STORE, STOW-RS to ``dicomweb_url``, or Orthanc's REST API at ``orthanc_url``."""
     confirm: Literal["none", "find", "qido", "orthanc"] = "none"
     """How arrival is confirmed: C-FIND, QIDO-RS at ``dicomweb_url``, or Orthanc's REST API at ``orthanc_url``."""
-    results: tuple[Literal["seg", "sr", "contours", "sc"], ...] = Field(("seg", "sr", "sc"), min_length=1)
-    """Which objects go there: segmentation, measurement report, contour report, Secondary Capture."""
+    results: tuple[Literal["seg", "sr", "contours", "sc", "pdf"], ...] = Field(("seg", "sr", "sc"), min_length=1)
+    """Which objects go there: segmentation, measurement report, contour report, Secondary Capture, Encapsulated PDF."""
     seg_encoding: Literal["binary", "labelmap", "labelmap_rle", "labelmap_jls"] = "binary"
     """How the segmentation is written that goes there: BINARY, or as a label map, native or compressed."""
     batch_mb: float = Field(50, gt=0)

@@ -152,7 +152,7 @@ def prior_site(
             "data_dir": str(folder / "data"),
             "run": {"algorithms_dir": str(folder / "algorithms")},
             "receive": {"ae_title": NODE, "port": port, "disk_reserve_mb": 0},
-            "complete": {"quiet_seconds": 0.4, "sweep_seconds": 0.05},
+            "complete": {"quiet_seconds": 1, "sweep_seconds": 0.05},
             "priors": {"time_limit_seconds": 60, **(priors or {})},
             "destinations": [to],
             "sources": list(sources),

@@ -19,9 +19,9 @@ TRAINING = Training(
     train_data.read,
     train_data.GRADES,
     {
-        "find": Plan(400, 16, rate=1e-3),
-        "grade": Plan(800, 16, rate=1e-3, balanced=True),
-        "grade_ace": Plan(800, 16, rate=1e-3, balanced=True),
+        "find": Plan(300, 16, rate=1e-3),
+        "grade": Plan(600, 16, rate=1e-3, balanced=True),
+        "grade_ace": Plan(600, 16, rate=1e-3, balanced=True),
     },
     start=HERE.parent / "breast_us" / "models",
 )

@@ -32,6 +32,7 @@ from dicom_node.check.mask import check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
     COMPREHENSIVE_SR,
+    ENCAPSULATED_PDF,
     LABEL_MAP,
     MODALITIES,
     READ_ERRORS,
@@ -44,6 +45,7 @@ from dicom_node.check.objects import (
     read_result,
     text,
 )
+from dicom_node.check.pdf import check_pdf
 from dicom_node.check.reading import Item
 from dicom_node.check.seg import check_seg
 from dicom_node.check.sr import SegObject, check_sr, says_not_analysed
@@ -231,6 +233,8 @@ class _Run:
             self.problems += check_contours(result, self.reports, segs, self.sources, identity)
         elif sop_class == SECONDARY_CAPTURE:
             self.problems += check_capture(result, self.sources)
+        elif sop_class == ENCAPSULATED_PDF:
+            self.problems += check_pdf(result, self.reports, self.sources)
 
 
 def _check_together(objects: Sequence[ResultFile], identities: dict[str, Identity]) -> list[str]:
@@ -268,7 +272,7 @@ def _referenced(objects: Sequence[ResultFile]) -> set[str]:
         series = items(ds, "ReferencedSeriesSequence")
         images += [i for s in series for i in items(s, "ReferencedInstanceSequence")]
         images += [r for frame in frames_of(ds) for r in source_references(frame)]
-        images += items(ds, "SourceImageSequence")
+        images += items(ds, "SourceImageSequence") + items(ds, "SourceInstanceSequence")
         reported += [r for item in content(ds, deep=True) for r in items(item, "ReferencedSOPSequence")]
         for study in items(ds, "CurrentRequestedProcedureEvidenceSequence"):
             for s in items(study, "ReferencedSeriesSequence"):

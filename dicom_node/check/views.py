@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,7 @@ def check_capture(result: ResultFile, sources: Sources) -> list[str]:
         problems.append(f"{name}: it has {held} bytes of pixels, its size asks for {size}")
     if not references:
         problems.append(f"{name}: SourceImageSequence is empty")
-    return problems + _unknown(name, references, sources)
+    return problems + unknown_references(name, references, sources)
 
 
 def _check_references(result: ResultFile, sources: Sources) -> list[str]:
@@ -114,10 +114,11 @@ def _check_references(result: ResultFile, sources: Sources) -> list[str]:
     missing = {_instance(r) for r in referenced} - {_instance(r) for r in evidence}
     if missing:
         problems.append(f"{name}: the evidence lacks {min(missing)}{_more(missing)}")
-    return problems + _unknown(name, [*referenced, *evidence], sources)
+    return problems + unknown_references(name, [*referenced, *evidence], sources)
 
 
-def _unknown(name: str, references: Iterable[Item], sources: Sources) -> list[str]:
+def unknown_references(name: str, references: Sequence[Item], sources: Sources) -> list[str]:
+    """What a view refers to that is no source image, or one of another class; nothing without source images."""
     if not sources.headers:
         return []
     problems = []

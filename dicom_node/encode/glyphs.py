@@ -25,6 +25,11 @@ def font_file() -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
+def bold_font_file() -> Path:
+    """The same in bold, which has the same characters but for a few signs."""
+    return font_file().with_name("DejaVuSans-Bold.ttf")
+
+
 def drawable(text: str) -> str:
     """The text with a replacement character in place of each that the picture cannot show."""
     if text.isascii():

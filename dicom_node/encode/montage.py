@@ -5,9 +5,7 @@ Measurements that an algorithm groups are details, of which there may be many: t
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -15,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dicom_node.algorithm import Findings, Measurement
-from dicom_node.encode.change import GROUP as CHANGES
+from dicom_node.algorithm import Findings
 from dicom_node.encode.context import RESEARCH_USE, Context
 from dicom_node.encode.curve import draw_curve
 from dicom_node.encode.glyphs import UNDRAWN, drawable, drawable_curve, font_file, shows_all
 from dicom_node.encode.panels import Picture, render
+from dicom_node.encode.shown import flags, no_finding, shown_groups, shown_values, unit_for_people
 from dicom_node.model.result import readable
 
 _SIDE = 420
@@ -34,7 +32,6 @@ _CURVE = 250
 _WHITE, _GREY, _AMBER, _BLACK = (255, 255, 255), (170, 170, 170), (255, 205, 80), (0, 0, 0)
 _UNITS = 110
 """Width of the column of units."""
-_ANNOTATION = re.compile(r"\{[^}]*\}")
 _CHARACTERS = 84
 """A line of notes."""
 
@@ -59,15 +56,12 @@ class _Page:
         self.columns = 1 if len(pictures) == 1 else 2
         rows = -(-len(pictures) // self.columns)
         self.left = self.columns * (_SIDE + _GAP) + _GAP
-        what = "pixel of these images" if findings.shown else "voxel of this series"
-        nothing = [] if findings.label_map.any() else [f"No finding: the algorithm marked no {what}."]
+        nothing = no_finding(findings)
         gaps = [] if shows_all(findings) else [UNDRAWN]
-        notes = [*nothing, *gaps, *(m.flag for m in findings.measurements if m.flag), *findings.notes]
+        notes = [*([nothing] if nothing else []), *gaps, *flags(findings), *findings.notes]
         self.notes = [line for note in notes for line in _wrap(note)]
-        # Changes are few, and what a reader looks for first.
-        self.values = [m for m in findings.measurements if m.group in (None, CHANGES)]
-        grouped = (m.group for m in findings.measurements if m.group and m not in self.values)
-        self.others = [_elsewhere(g, n) for g, n in Counter(grouped).items()]
+        self.values = shown_values(findings)
+        self.others = [_elsewhere(group, len(values)) for group, values in shown_groups(findings)]
         table = (len(findings.segments) + len(self.values) + len(self.others)) * _ROW + 14
         right = table + len(findings.curves) * (_CURVE + _GAP) + 14 + len(self.notes) * _LINE
         height = _HEADER + max(rows * (_SIDE + _GAP), right) + 40
@@ -112,7 +106,7 @@ class _Page:
             colour = _AMBER if m.flag else _WHITE
             self.pen.text((self.left, y), _cut(m.name, 56), colour, _font(15))
             self.pen.text((self.image.width - _UNITS - 6, y), readable(m.value), colour, _font(15), anchor="ra")
-            self.pen.text((self.image.width - _UNITS, y), _unit(m), colour, _font(15))
+            self.pen.text((self.image.width - _UNITS, y), unit_for_people(m), colour, _font(15))
             y += _ROW
         for line in self.others:
             self.pen.text((self.left, y), line, _GREY, _font(15))
@@ -139,11 +133,6 @@ def _letters(pen: ImageDraw.ImageDraw, picture: Picture) -> None:
     places = (((6, middle), "lm"), ((far, middle), "rm"), ((middle, 4), "ma"), ((middle, far), "md"))
     for letter, (place, anchor) in zip(picture.edges, places, strict=True):
         pen.text(place, letter, _WHITE, _font(15), anchor=anchor)
-
-
-def _unit(m: Measurement) -> str:
-    """As people write it: UCUM's annotations in braces are left out."""
-    return "" if m.unit == "1" else _ANNOTATION.sub("", m.unit).strip("[]")
 
 
 def _elsewhere(group: str, count: int) -> str:

@@ -17,7 +17,7 @@ from pydicom.pixels.utils import pixel_array
 from dicom_node.algorithm import Box, Findings
 from dicom_node.encode.common import build
 from dicom_node.encode.outlines import best_first, outlines
-from dicom_node.encode.source import Plane
+from dicom_node.encode.source import Plane, Source
 from dicom_node.errors import EncodeError
 
 MOST_PLANES = 4
@@ -38,6 +38,7 @@ class Picture:
         box: the part to be shown: first and last column and row (left, top, right, bottom), edges of pixels.
         caption: which image it is.
         edges: letters at the left, right, top and bottom edge (PS3.3 C.7.6.1.1.1), empty where unknown.
+        annotated: whether the image's header says that it may show a name (Burned In Annotation).
     """
 
     grey: npt.NDArray[np.uint8]
@@ -45,6 +46,27 @@ class Picture:
     box: tuple[float, float, float, float]
     caption: str
     edges: tuple[str, str, str, str]
+    annotated: bool = False
+
+
+def pictures_of(
+    findings: Findings, source: Source, headers: Sequence[Dataset]
+) -> tuple[tuple[Picture, ...], tuple[Plane, ...]]:
+    """What is to be drawn of findings, and the planes that it is of.
+
+    Args:
+        findings: key planes, or else those on which the segments are largest, are drawn.
+        source: the tidied series.
+        headers: its headers as read from files: the pixels are read from ``filename``.
+
+    Raises:
+        EncodeError: the pixels of a plane cannot be had.
+    """
+    by_uid = {str(h.get("SOPInstanceUID", "")): h for h in headers}
+    chosen = pick_planes(findings)
+    planes = tuple(source.planes[k] for k in chosen)
+    drawn = zip(chosen, planes, strict=True)
+    return tuple(picture_of(findings, k, p, by_uid[str(p.image.SOPInstanceUID)]) for k, p in drawn), planes
 
 
 def pick_planes(findings: Findings) -> list[int]:
@@ -76,13 +98,14 @@ def picture_of(findings: Findings, index: int, plane: Plane, header: Dataset) ->
     number = str(header.get("InstanceNumber") or index + 1)
     caption = f"image {number}" if plane.number is None else f"image {number}, frame {plane.number}"
     screen = _for_screen(stored, header)
+    annotated = header.get("BurnedInAnnotation") == "YES"
     if findings.shown:
         tissue = findings.shown[index]
-        return Picture(_only(screen, tissue), lines, _around(labels, tissue), caption, ("", "", "", ""))
+        return Picture(_only(screen, tissue), lines, _around(labels, tissue), caption, ("", "", "", ""), annotated)
     row_mm, column_mm = _spacing(plane.image)
     marked = np.argwhere((findings.label_map > 0).any(axis=0))
     box = _box(marked, labels.shape, row_mm, column_mm)
-    return Picture(screen, lines, box, caption, _edges(plane.image))
+    return Picture(screen, lines, box, caption, _edges(plane.image), annotated)
 
 
 def _only(screen: npt.NDArray[np.uint8], boxes: Sequence[Box]) -> npt.NDArray[np.uint8]:

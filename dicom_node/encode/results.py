@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from pydicom import Dataset
@@ -12,6 +12,7 @@ from dicom_node.encode.change import PriorStudy
 from dicom_node.encode.common import write
 from dicom_node.encode.context import Context
 from dicom_node.encode.contours import build_contours
+from dicom_node.encode.pdf import build_not_analysed_pdf, build_pdf
 from dicom_node.encode.secondary_capture import build_secondary_capture
 from dicom_node.encode.seg import build_seg, seg_encoding
 from dicom_node.encode.source import read_source
@@ -43,7 +44,8 @@ def encode_findings(
             order of the label map's slices.
         context: who made it, when.
         out: folder, made if absent.
-        views: ``contours`` (contour report), ``sc`` (Secondary Capture); for the latter the headers' files are read.
+        views: ``contours`` (contour report), ``sc`` (Secondary Capture), ``pdf`` (Encapsulated PDF); for the last two
+            the headers' files are read.
         prior: the study that the findings' changes are since (``change.with_changes``).
         encodings: of the SEG, beside BINARY: each gives a SEG of its own and an SR that refers to it. Where the
             findings cannot be written so, there is BINARY only.
@@ -67,33 +69,51 @@ def encode_findings(
     made: dict[str, Callable[[], Dataset]] = {
         "contours": lambda: build_contours(findings, source, context),
         "sc": lambda: build_secondary_capture(findings, source, headers, context),
+        "pdf": lambda: build_pdf(findings, source, headers, context),
     }
+    wanted_views = {r: make for r, make in made.items() if r in views and (marked or r != "contours")}
+    return (*written, *_write_views(wanted_views, out, missing))
+
+
+def _write_views(
+    made: Mapping[str, Callable[[], Dataset]], out: Path, missing: MutableMapping[str, str] | None
+) -> list[ResultObject]:
+    """Those that can be made; see :func:`encode_findings` for the others."""
+    written = []
     for role, make in made.items():
-        if role not in views or (role == "contours" and not marked):
-            continue
         try:
             written.append(write(make(), role, out))
         except EncodeError as e:
             if missing is None:
                 raise
             missing[role] = str(e)
-    return tuple(written)
+    return written
 
 
 def encode_not_analysed(
-    reason: str, headers: Sequence[Dataset], context: Context, out: Path
+    reason: str,
+    headers: Sequence[Dataset],
+    context: Context,
+    out: Path,
+    views: Collection[str] = (),
+    *,
+    missing: MutableMapping[str, str] | None = None,
 ) -> tuple[ResultObject, ...]:
     """Write ``sr.dcm``, which says "Not analysed, because <reason>." and refers to the source images.
 
     Args:
         reason: completes the sentence.
         headers: the source series in any order, however ill-formed: they are only named.
+        views: ``pdf``: a document that says the same; of others there is none.
+        missing: as in :func:`encode_findings`.
 
     Raises:
         EncodeError: an image has no UID, or they are of several studies or patients.
     """
     source = read_source(headers, [*_own_texts(context), reason], on_grid=False)
-    return (write(build_not_analysed(reason, source, context), "sr", out),)
+    report = write(build_not_analysed(reason, source, context), "sr", out)
+    made = {"pdf": lambda: build_not_analysed_pdf(reason, source, headers, context)}
+    return (report, *_write_views({r: make for r, make in made.items() if r in views}, out, missing))
 
 
 def _own_texts(context: Context) -> list[str]:

@@ -5,7 +5,7 @@ Outlines on the images that show them best, the values, curves. No name, number 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import highdicom.sc
 import numpy as np
@@ -18,7 +18,7 @@ from dicom_node.encode.codes import concept, long_string
 from dicom_node.encode.common import build, finish
 from dicom_node.encode.context import MANUFACTURER, RESEARCH_USE, Context
 from dicom_node.encode.montage import draw_page
-from dicom_node.encode.panels import pick_planes, picture_of
+from dicom_node.encode.panels import pictures_of
 from dicom_node.encode.source import Plane, Source
 from dicom_node.encode.uids import ResultUids
 
@@ -41,27 +41,17 @@ def build_secondary_capture(
     Raises:
         EncodeError: the pixels of a plane to be drawn cannot be had, or the findings cannot be written.
     """
-    by_uid = {str(h.get("SOPInstanceUID", "")): h for h in headers}
-    chosen = pick_planes(findings)
-    drawn = [source.planes[k] for k in chosen]
-    pictures = [
-        picture_of(findings, k, plane, by_uid[str(plane.image.SOPInstanceUID)])
-        for k, plane in zip(chosen, drawn, strict=True)
-    ]
+    pictures, drawn = pictures_of(findings, source, headers)
     page = build("picture", lambda: draw_page(findings, pictures, context))
     ds = build("Secondary Capture", lambda: _image(page, source, context))
     finish(ds, source, context)
     _complete(ds, drawn, source, context)
     if source.flat:
         # A screen's picture may show a name even where tissue is; what the header says of it stays true.
-        ds.BurnedInAnnotation = "YES" if _annotated(by_uid[str(p.image.SOPInstanceUID)] for p in drawn) else "NO"
+        ds.BurnedInAnnotation = "YES" if any(p.annotated for p in pictures) else "NO"
         sides = {s.laterality for s in findings.segments}
         ds.Laterality = _LATERALITY.get(sides.pop() or "", "") if len(sides) == 1 else ""
     return ds
-
-
-def _annotated(headers: Iterable[Dataset]) -> bool:
-    return any(h.get("BurnedInAnnotation") == "YES" for h in headers)
 
 
 def _image(page: npt.NDArray[np.uint8], source: Source, context: Context) -> Dataset:

@@ -22,8 +22,8 @@ class ResultObject:
     """One encoded DICOM object.
 
     Attributes:
-        role: ``"seg"``, ``"sr"``, ``"contours"`` or ``"sc"``, and :func:`encoded_role` of the first two; also the
-            name of its file.
+        role: ``"seg"``, ``"sr"``, ``"contours"``, ``"sc"`` or ``"pdf"``, and :func:`encoded_role` of the first two;
+            also the name of its file.
         path: the Part 10 file.
     """
 

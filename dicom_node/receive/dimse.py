@@ -34,7 +34,7 @@ from dicom_node.tls import TlsContext
 
 _STOP_SECONDS = 10.0
 _SWITCH_SECONDS = 0.001
-_LONGEST_UNUSUAL = 1 << 26
+_LONGEST_UNUSUAL = 48 << 20
 
 _logger = log.get("receive")
 

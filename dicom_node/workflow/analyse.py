@@ -209,20 +209,21 @@ def encode_step(run_id: str, answer: dict[str, Any]) -> None:
         headers = run_headers(s, run, answer)
         objects: tuple[ResultObject, ...]
         missing: dict[str, str] = {}
+        to = [d for d in s.settings.destinations if d.name in run.destinations]
+        views = {role for d in to for role in d.results}
         if answer["outcome"] == "found":
-            to = [d for d in s.settings.destinations if d.name in run.destinations]
-            views = {role for d in to for role in d.results}
             encodings = {d.seg_encoding for d in to}
             both = compared(s, run, algorithm, load_findings(s.folder(run_id)), headers)
             objects = encode_findings(
                 both.findings, headers, context, out, views, both.prior, encodings=encodings, missing=missing
             )
         else:
-            objects = encode_not_analysed(answer["reason"], headers, context, out)
+            objects = encode_not_analysed(answer["reason"], headers, context, out, views, missing=missing)
         s.runs.set_results(run_id, objects)
     if missing:
         # The record goes out all the same; what is missing is told wherever the run is shown.
-        reason = "; ".join(f"the result {role} could not be made: {why}" for role, why in missing.items())
+        why_none = [] if answer["outcome"] == "found" else [answer["reason"]]
+        reason = "; ".join([*why_none, *(f"the result {role} could not be made: {w}" for role, w in missing.items())])
         s.runs.set_record(run_id, {**run.record, "missing": missing, "reason": reason})
         _logger.error("view_missing", run=run_id, views=sorted(missing))
 

@@ -22,6 +22,7 @@ class Case:
         algorithm: its folder in ``algorithms/``.
         source: writes the images it is run on into a folder, and returns their files.
         segmentation: whether OHIF can show its SEG; where it cannot, contours and picture are what a reader has.
+        label_map: whether its segmentation is also looked at as a label map, as a destination may ask for.
         moments: whether its segments lie on images of several moments at one place.
         install: puts the algorithm into a folder, where the node's own is not to be used.
     """
@@ -29,6 +30,7 @@ class Case:
     algorithm: str
     source: Callable[[Path], list[Path]]
     segmentation: bool = True
+    label_map: bool = False
     moments: bool = False
     install: Callable[[Path], None] | None = None
 
@@ -40,7 +42,7 @@ def _write_breast(folder: Path) -> list[Path]:
 
 
 CASES = (
-    Case("hippocampus", write_head),
+    Case("hippocampus", write_head, label_map=True),
     Case("left_ventricle", write_cine, moments=True),
     # OHIF asks a SEG for the orientation of its planes, which ultrasound has not.
     Case("breast_us", _write_breast, segmentation=False, install=partial(install, organs=("breast_us",))),

@@ -1,7 +1,7 @@
 // Opens a study in OHIF as a reader would, and says as JSON what the viewer holds and shows.
 //
 // node look.js PLAN.json: {playwright, chromium, url, study, shots, opens: [{kind, description, image, points}]}
-// kind: SEG, SR or SC; description: of the series to open; image: SOP Instance UID to turn to;
+// kind: SEG, LABELMAP (a SEG too), SR or SC; description: of the series to open; image: SOP Instance UID to turn to;
 // points: [column, row] of that image whose place on the screen is wanted (the first pixel's centre is 0, 0).
 const fs = require("fs");
 const os = require("os");
@@ -41,8 +41,11 @@ async function main() {
     if (await tour.count()) await tour.first().click();
     for (const wanted of plan.opens) {
       const screenshot = path.join(plan.shots, `${wanted.kind}.png`);
-      said.opened.push({ kind: wanted.kind, screenshot, ...(await open(page, wanted)) });
-      await page.screenshot({ path: screenshot });
+      try {
+        said.opened.push({ kind: wanted.kind, screenshot, ...(await open(page, wanted)) });
+      } finally {
+        await page.screenshot({ path: screenshot });
+      }
     }
   } finally {
     await context.close();
@@ -72,21 +75,23 @@ async function doubleClick(page, wanted) {
 }
 
 async function open(page, wanted) {
+  const before = await page.evaluate(() => window.cornerstoneTools.segmentation.state.getSegmentations().length);
   await doubleClick(page, wanted);
-  if (wanted.kind === "SEG") return openSegmentation(page, wanted);
+  if (wanted.kind === "SEG" || wanted.kind === "LABELMAP") return openSegmentation(page, wanted, before);
   if (wanted.kind === "SR") return openReport(page, wanted);
   return openPicture(page, wanted);
 }
 
-async function openSegmentation(page, wanted) {
-  await agreeUntil(page, () => window.cornerstoneTools.segmentation.state.getSegmentations().length > 0);
+// The one that comes to those that there were before.
+async function openSegmentation(page, wanted, before) {
+  await agreeUntil(page, (n) => window.cornerstoneTools.segmentation.state.getSegmentations().length > n, before);
   await page.waitForFunction(() => {
-    const rd = window.cornerstoneTools.segmentation.state.getSegmentations()[0].representationData.Labelmap;
+    const rd = window.cornerstoneTools.segmentation.state.getSegmentations().at(-1).representationData.Labelmap;
     return rd && (rd.imageIds || []).length + (rd.volumeId ? 1 : 0) > 0;
   }, null, PATIENCE);
   const segments = await page.evaluate(() => {
     const { cornerstone: cs, cornerstoneTools: tools } = window;
-    const found = tools.segmentation.state.getSegmentations()[0];
+    const found = tools.segmentation.state.getSegmentations().at(-1);
     const labelmap = found.representationData.Labelmap;
     const counts = {};
     const count = (values) => { for (const v of values) if (v) counts[v] = (counts[v] || 0) + 1; };
@@ -156,9 +161,9 @@ async function happens(page, condition, within) {
 }
 
 // Say yes to the viewer's questions until the condition holds.
-async function agreeUntil(page, condition) {
+async function agreeUntil(page, condition, about) {
   const until = Date.now() + PATIENCE.timeout;
-  while (!(await page.evaluate(condition))) {
+  while (!(await page.evaluate(condition, about))) {
     if (Date.now() > until) throw new Error("the segmentation was not loaded");
     const yes = page.getByRole("button", { name: "Yes", exact: true });
     if (await yes.count()) await yes.first().click().catch(() => {});

@@ -23,13 +23,18 @@ from PIL import Image
 from pydicom import Dataset
 from scipy import ndimage
 
+from dicom_node.check.objects import Sources
+from dicom_node.check.results import check_results
+from dicom_node.encode.results import encode_findings
 from dicom_node.offline import run_offline
+from dicom_node.run.findings_io import load_findings
 from dicom_node.settings import RunSettings, Settings
 from tests.browser.cases import CASES, Case
 from tests.browser.install import NEW_OHIF, OLD_OHIF, PLAYWRIGHT, NotInstalled, installed
 from tests.browser.site import upload, viewer_site
 from tests.conftest import absent, need_program
 from tests.interop.orthanc import Orthanc, orthanc
+from tests.unit.result_samples import context
 
 LOOK = Path(__file__).with_name("look.js")
 A_PIXEL = ((0.0, 0.0), (1.0, 0.0))
@@ -42,11 +47,13 @@ class Results:
 
     Attributes:
         objects: by role: seg, sr, contours, sc.
+        label_map: the same segmentation as a destination with ``seg_encoding: labelmap`` gets it.
     """
 
     case: Case
     archive: Orthanc
     objects: dict[str, Dataset]
+    label_map: Dataset | None = None
 
 
 def package(name: str) -> Path:
@@ -71,9 +78,22 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     said = run_offline(settings, case.algorithm, folder / "images", folder / "results")
     assert said["state"] == "done", said["reason"]
     files = {p.stem: p for p in (folder / "results").glob("*.dcm")}
+    label_maps = [label_map_of(images, folder)] if case.label_map else []
     with orthanc() as archive:
-        upload(archive, [*images, *files.values()])
-        yield Results(case, archive, {role: pydicom.dcmread(p) for role, p in files.items()})
+        upload(archive, [*images, *files.values(), *label_maps])
+        label_map = pydicom.dcmread(label_maps[0]) if label_maps else None
+        yield Results(case, archive, {role: pydicom.dcmread(p) for role, p in files.items()}, label_map)
+
+
+def label_map_of(images: list[Path], folder: Path) -> Path:
+    """The findings in ``folder`` as a label map, in a series that is known by its description."""
+    sources = Sources([pydicom.dcmread(p, stop_before_pixels=True) for p in images])
+    headers = [sources.by_uid[uid] for uid, _ in sources.stacked or ()]
+    found, out = load_findings(folder / "results" / "findings"), folder / "label_map"
+    called = context(key="label map", series_number=9500, series_description="{algorithm} {result} label map")
+    written = {o.role: o.path for o in encode_findings(found, headers, called, out, encodings=("labelmap",))}
+    assert check_results(list(written.values()), headers, findings=found) == []
+    return written["seg_labelmap"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +101,7 @@ class Look:
     """What the viewer said, and the plan it was given.
 
     Attributes:
-        opened: by kind (SEG, SR, SC).
+        opened: by kind (SEG, SR, SC, LABELMAP).
         inside, outside: the points of the SEG's image, segment number by point.
         by_place: whether this viewer paints a segment on every image of its place, of whatever moment.
     """
@@ -108,6 +128,8 @@ def look(request: pytest.FixtureRequest, results: Results, tmp_path_factory: pyt
     image, line = first_outline(results.objects["contours"])
     opens.append(opening("SR", results.objects["contours"], image, [*line, *A_PIXEL]))
     opens.append(opening("SC", results.objects["sc"], results.objects["sc"].SOPInstanceUID, []))
+    if results.label_map is not None:
+        opens.append(opening("LABELMAP", results.label_map, image, []))
     with viewer_site(ohif, results.archive) as url:
         plan = {
             "playwright": str(playwright),
@@ -197,6 +219,15 @@ of_segmentations = pytest.mark.parametrize(
 """Of the cases whose SEG the viewer can show; the others have the contour report and the picture."""
 
 
+of_label_maps = pytest.mark.parametrize(
+    "results",
+    [case for case in CASES if case.label_map],
+    ids=lambda case: case.algorithm,
+    indirect=True,
+    scope="module",
+)
+
+
 def test_nothing_fails_and_nothing_leaves_the_machine(look: Look) -> None:
     assert look.said["errors"] == []
     assert look.said["refused"] == []
@@ -227,6 +258,28 @@ def test_segments_have_their_colours(look: Look, results: Results) -> None:
     segments = {int(s.SegmentNumber): s for s in results.objects["seg"].SegmentSequence}
     for shown in look.opened["SEG"]["segments"]:
         assert np.abs(rgb_of(segments[shown["number"]]) - shown["colour"]).max() <= 3, shown
+
+
+@of_label_maps
+def test_the_viewer_holds_every_voxel_of_a_label_map(look: Look, results: Results) -> None:
+    assert results.label_map is not None
+    numbers, voxels = np.unique(results.label_map.pixel_array, return_counts=True)
+    in_file = dict(zip(numbers.tolist(), voxels.tolist(), strict=True)) | {0: 0}  # background is not counted
+    assert sum(v > 0 for v in in_file.values()) == len(results.objects["seg"].SegmentSequence)
+    shown = {s["number"]: (s["label"], s["voxels"]) for s in look.opened["LABELMAP"]["segments"]}
+    described = results.label_map.SegmentSequence
+    assert shown == {int(s.SegmentNumber): (s.SegmentLabel, in_file[int(s.SegmentNumber)]) for s in described}
+
+
+@of_label_maps
+def test_a_label_map_has_each_colour_one_segment_late(look: Look, results: Results) -> None:
+    """A limit of both versions, told in docs/results.md: each segment has the colour of the one before."""
+    assert results.label_map is not None
+    segments = {int(s.SegmentNumber): s for s in results.label_map.SegmentSequence}
+    shown = {s["number"]: s["colour"] for s in look.opened["LABELMAP"]["segments"]}
+    for number in range(1, len(segments)):
+        before = rgb_of(segments[number - 1]) if number > 1 else np.zeros(3)
+        assert np.abs(before - shown[number]).max() <= 3, number
 
 
 @of_segmentations

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Receiver:
-    """The process, as a test sees it.
-
-    Attributes:
-        resting_mb: its resident memory before the first connection, in 10^6 bytes.
-    """
+    """The process, as a test sees it."""
 
     process: subprocess.Popen[str]
     port: int
     folder: Path
-    resting_mb: float = 0.0
 
     def peak_mb(self) -> float:
         """The largest resident memory so far, in 10^6 bytes."""
@@ -62,8 +57,7 @@ def receiving(folder: Path, **settings: Any) -> Iterator[Receiver]:
     assert process.stdout is not None
     with process.stdin, process.stdout:
         try:
-            running = Receiver(process, int(process.stdout.readline()), folder)
-            yield replace(running, resting_mb=running.peak_mb())
+            yield Receiver(process, int(process.stdout.readline()), folder)
             process.stdin.close()
             process.wait(30)
         finally:

@@ -38,8 +38,7 @@ from tests.fuzz.make_corpus import encode, head, nested, store
 from tests.fuzz.mutate import mutants
 from tests.listening import READERS, wait_for
 
-MORE_MB = 100.0
-"""Beyond what it holds at rest: most of it is the largest object that only pynetdicom can read (64 MiB)."""
+MOST_MB = 200.0
 SERVED_WITHIN = 1.0
 PATIENCE = 60.0
 MR = str(MRImageStorage)
@@ -62,7 +61,7 @@ def _goes_on(node: Receiver) -> Iterator[None]:
     """After each attack."""
     yield
     serves(node)
-    assert node.peak_mb() < node.resting_mb + MORE_MB
+    assert node.peak_mb() < MOST_MB
     assert wait_for(lambda: not list((node.folder / "store").rglob("*.part")))
     # Nothing was written beside the store.
     assert {p.name for p in node.folder.iterdir()} <= {"store", "node.sqlite", "node.sqlite-wal", "node.sqlite-shm"}

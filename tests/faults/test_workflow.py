@@ -116,13 +116,13 @@ def head(tmp_path_factory) -> list[Path]:
 
 def test_a_destination_gets_the_objects_that_it_takes(tmp_path, pacs, head, monkeypatch):
     monkeypatch.setattr(app, "WorkerPool", InlinePool)
-    site = Site(tmp_path, pacs, results=["sr", "contours", "sc"])
+    site = Site(tmp_path, pacs, results=["sr", "contours", "sc", "pdf"])
     try:
         site.send(head)
         run = site.run(RunState.DONE)
         roles = {o.SOPInstanceUID: o.role for o in site.s.runs.results(run.run_id)}
-        assert sorted(roles.values()) == ["contours", "sc", "seg", "sr"]
-        assert sorted(roles[uid] for uid in site.pacs.received) == ["contours", "sc", "sr"]
+        assert sorted(roles.values()) == ["contours", "pdf", "sc", "seg", "sr"]
+        assert sorted(roles[uid] for uid in site.pacs.received) == ["contours", "pdf", "sc", "sr"]
     finally:
         site.node.stop()
 

@@ -10,7 +10,7 @@ import pytest
 from dicom_node.encode.results import encode_findings, encode_not_analysed
 from dicom_node.run.frames import FrameSource
 from tests.conftest import need_program
-from tests.interop.test_validators import DCIODVFY_KNOWN
+from tests.interop.test_validators import DCIODVFY_KNOWN, IODS
 from tests.unit.result_samples import context
 from tests.unit.ultrasound_samples import OTHER, SHOWN, findings, image, study
 
@@ -21,7 +21,7 @@ def said_of(path: Path) -> list[str]:
         [need_program("dciodvfy"), str(path)], capture_output=True, text=True, errors="replace", timeout=60, check=False
     )
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-    assert any(kind in lines for kind in ("Segmentation", "Comprehensive3DSR", "ComprehensiveSR", "SCImage")), lines
+    assert any(kind in lines for kind in IODS), lines
     return [line for line in lines if line.startswith(("Error", "Warning")) and line not in DCIODVFY_KNOWN]
 
 
@@ -38,10 +38,10 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> FrameSource:
 
 def test_all_results(source: FrameSource, tmp_path: Path) -> None:
     found = findings(source, [SHOWN, OTHER][: len(source.clips)], [1, 2][: len(source.clips)], "left")
-    objects = encode_findings(found, source.headers, context(), tmp_path / "out", ("contours", "sc"))
+    objects = encode_findings(found, source.headers, context(), tmp_path / "out", ("contours", "sc", "pdf"))
 
-    assert len(objects) == 4
-    assert {o.role: said_of(o.path) for o in objects} == {"seg": [], "sr": [], "contours": [], "sc": []}
+    assert len(objects) == 5
+    assert {o.role: said_of(o.path) for o in objects} == {"seg": [], "sr": [], "contours": [], "sc": [], "pdf": []}
 
 
 def test_not_analysed(source: FrameSource, tmp_path: Path) -> None:

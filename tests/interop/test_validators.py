@@ -35,6 +35,9 @@ DCIODVFY_KNOWN = {
     "this is a Standard Extended SOP Class",
 }
 
+IODS = ("Segmentation", "Comprehensive3DSR", "ComprehensiveSR", "SCImage", "EncapsulatedPDF")
+"""As dciodvfy calls them."""
+
 LABEL_MAPS: tuple[SegEncoding, ...] = ("labelmap", "labelmap_rle", "labelmap_jls")
 LABEL_MAP_UNKNOWN = {
     # The class is of 2024, the dciodvfy of 2022: it knows neither the IOD nor that number 0 may be the background.
@@ -91,12 +94,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """All kinds of objects: with findings and their views, without, not analysed."""
     folder = tmp_path_factory.mktemp("objects")
     source = list(images(folder))
-    found = encode_findings(findings(), source, context(), folder / "found", ("contours", "sc"), encodings=LABEL_MAPS)
+    views = ("contours", "sc", "pdf")
+    found = encode_findings(findings(), source, context(), folder / "found", views, encodings=LABEL_MAPS)
     nothing = replace(findings(), label_map=np.zeros(SHAPE, np.uint8), measurements=())
     none = encode_findings(nothing, source, context(), folder / "none", ("sc",))
-    (not_analysed,) = encode_not_analysed("the series has only 4 slices", source, context(), folder / "not")
+    reason = "the series has only 4 slices"
+    not_analysed, page = encode_not_analysed(reason, source, context(), folder / "not", ("pdf",))
     objects = {o.role: o.path for o in found}
-    return objects | {"no finding": none[0].path, "picture of none": none[1].path, "not analysed": not_analysed.path}
+    nothing_found = {"no finding": none[0].path, "picture of none": none[1].path}
+    return objects | nothing_found | {"not analysed": not_analysed.path, "page of not analysed": page.path}
 
 
 def images(folder: Path) -> Iterator[Dataset]:
@@ -121,7 +127,7 @@ def test_dciodvfy_objects_to_nothing_else(files: dict[str, Path]) -> None:
             continue
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         kinds = [line for line in lines if not line.startswith(("Warning", "Error"))]
-        assert kinds in (["Segmentation"], ["Comprehensive3DSR"], ["ComprehensiveSR"], ["SCImage"]), name
+        assert kinds in [[iod] for iod in IODS], name
         known = DCIODVFY_KNOWN | ({LABEL_MAP_NO_SEGMENTATION} if name.startswith("sr_labelmap") else set())
         assert {line for line in lines if line not in kinds} <= known, name
 
@@ -134,7 +140,7 @@ def test_dciodvfy_would_say_it(files: dict[str, Path], tmp_path: Path) -> None:
     assert "Error" in done.stdout + done.stderr
 
 
-OTHER_RUNS = {"no finding", "picture of none", "not analysed"}
+OTHER_RUNS = {"no finding", "picture of none", "not analysed", "page of not analysed"}
 """Files that repeat the UIDs of the others' series."""
 
 

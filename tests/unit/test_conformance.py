@@ -169,7 +169,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     for k, ds in enumerate(slice_datasets(np.zeros(SHAPE, np.uint16), affine)):
         ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)
         source.append(pydicom.dcmread(folder / f"{k}.dcm", stop_before_pixels=True))
-    made = encode_findings(findings(), source, context(), folder / "out", ("contours", "sc"), encodings=ENCODINGS)
+    views = ("contours", "sc", "pdf")
+    made = encode_findings(findings(), source, context(), folder / "out", views, encodings=ENCODINGS)
     return {o.role: pydicom.dcmread(o.path) for o in made if not o.role.startswith("sr_")}
 
 
@@ -186,7 +187,7 @@ def test_created_instances_are_as_stated(results: dict[str, Dataset]) -> None:
         assert ds.SeriesNumber == base + int(number.removeprefix("base").strip(" +") or 0)
         assert ds.Manufacturer == "dicom_node"
         assert "research use only" in ds.SeriesDescription
-    assert results["sc"].BurnedInAnnotation == "NO"
+    assert results["sc"].BurnedInAnnotation == results["pdf"].BurnedInAnnotation == "NO"
     assert results["seg"].SegmentationType == "BINARY"
 
 

@@ -27,7 +27,7 @@ class Sound:
     """Sound results and what they were made of.
 
     Attributes:
-        folder: ``out`` has the four objects, ``encoded`` those and two more encodings; ``in`` has the images.
+        folder: ``out`` has the five objects, ``encoded`` those and two more encodings; ``in`` has the images.
         headers: of the images.
     """
 
@@ -44,7 +44,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
     affine = plane_affine(PLANES["sagittal"], SPACING, (-60, -100, 80))
     images = slice_datasets(np.zeros(SHAPE, np.uint16), affine, header={"BodyPartExamined": "BRAIN"})
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in save(folder / "in", images)]
-    encode_findings(findings(), headers, context(), folder / "out", ("contours", "sc"))
+    encode_findings(findings(), headers, context(), folder / "out", ("contours", "sc", "pdf"))
     encode_findings(findings(), headers, context(), folder / "encoded", encodings=("labelmap", "labelmap_jls"))
     for name in ("out", "encoded"):
         save_findings(findings(), folder / name / "findings")

@@ -45,11 +45,11 @@ def test_a_series_number_is_an_integer_string(tmp_path: Path, number: int) -> No
 
 def test_two_algorithms_with_the_same_numbers_are_refused(tmp_path: Path) -> None:
     installed = load_registry(None)
-    settings = loaded(tmp_path, series_numbers={"hippocampus": 7000, "left_ventricle": 7003})
-    said = "hippocampus begins at 7000 and left_ventricle at 7003, but a run's results take 4 numbers"
+    settings = loaded(tmp_path, series_numbers={"hippocampus": 7000, "left_ventricle": 7004})
+    said = "hippocampus begins at 7000 and left_ventricle at 7004, but a run's results take 5 numbers"
     with pytest.raises(ConfigurationError, match=said):
         check_results_settings(settings, installed)
-    check_results_settings(loaded(tmp_path, series_numbers={"hippocampus": 7000, "left_ventricle": 7004}), installed)
+    check_results_settings(loaded(tmp_path, series_numbers={"hippocampus": 7000, "left_ventricle": 7005}), installed)
     check_results_settings(Settings(), installed)
 
 

@@ -18,7 +18,7 @@ from dicom_node.deliver.dimse import send
 from dicom_node.settings import Destination
 from dicom_node.testing.fake_pacs import FakePacs
 from dicom_node.testing.phantom_head import write_head, write_localizer, write_two_patients
-from tests.unit.cli.conftest import dicom_node
+from tests.unit.cli.conftest import configure, dicom_node
 
 
 def test_run_leaves_sound_results_and_says_what_they_are(site: Path, head: Path) -> None:
@@ -39,6 +39,16 @@ def test_run_leaves_sound_results_and_says_what_they_are(site: Path, head: Path)
     assert "sound" in dicom_node("check", out).stderr
     again = json.loads(dicom_node("run", "threshold_demo", head, "--out", out, "--json").stdout)
     assert again["measurements"] == result["measurements"]
+
+
+def test_run_makes_a_document_where_a_destination_takes_one(site: Path, head: Path) -> None:
+    document = {"name": "letters", "ae_title": "PACS", "host": "127.0.0.1", "port": 11113, "results": ["pdf"]}
+    configure(site, destinations=[document])
+    result = json.loads(dicom_node("run", "threshold_demo", head, "--out", site / "out", "--json").stdout)
+    assert sorted(result["files"]) == ["contours.dcm", "pdf.dcm", "sc.dcm", "seg.dcm", "sr.dcm"]
+    assert "sound" in dicom_node("check", site / "out").stderr
+    dicom_node("run", "picky", head, "--out", site / "out", code=3)
+    assert sorted(p.name for p in (site / "out").glob("*.dcm")) == ["pdf.dcm", "sr.dcm"]
 
 
 def test_run_in_a_process_of_its_own(site: Path, head: Path) -> None:

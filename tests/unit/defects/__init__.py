@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from tests.unit.defects import codes, encodings, headers, moved, record, views
+from tests.unit.defects import codes, document, encodings, headers, moved, record, views
 
 Results = dict[str, Dataset]
 """The result objects of a run by role. What a defect removes is a file that is missing."""
@@ -41,7 +41,7 @@ def _one(role: str, broken: views.BreakOne, said: str) -> Defect:
 def _all() -> Iterator[Defect]:
     for part, table in (("record", record.BREAKS), ("codes", codes.BREAKS), ("findings", moved.MOVED)):
         yield from (_record(part, broken, said) for broken, said in table.items())
-    for role, views_of in (("contours", views.CONTOURS), ("sc", views.CAPTURE)):
+    for role, views_of in (("contours", views.CONTOURS), ("sc", views.CAPTURE), ("pdf", document.PDF)):
         yield from (_one(role, broken, said) for broken, said in views_of.items())
     for spoil, said in headers.DEFECTS.items():
         yield Defect(f"all: {spoil.__name__.strip('_')}", spoil, said)
