@@ -43,8 +43,8 @@ def test_files_are_those_that_pydicom_writes(patient: Patient, tmp_path: Path, m
     encodings = ("labelmap", "labelmap_rle", "labelmap_jls")
     # The report says it in an item of a sequence.
     found = findings(notes=("Κίνηση",) if patient.terms == "ISO_IR 126" else ("It moved.",))
-    made = encode_findings(found, read, context(), tmp_path, ("contours", "sc"), encodings=encodings)
-    assert len(made) == 10
+    made = encode_findings(found, read, context(), tmp_path, ("contours", "sc", "pdf"), encodings=encodings)
+    assert len(made) == 11
     for result in made:
         assert result.path.read_bytes() == result.path.with_suffix(".pydicom").read_bytes(), result.role
 
