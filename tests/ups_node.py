@@ -167,11 +167,11 @@ class Site:
 
 
 @contextlib.contextmanager
-def ups_node(folder: Path) -> Iterator[Site]:
+def ups_node(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[Site]:
     """A node without a workitem, and a worklist without one."""
     clock = Clock()
     images = slice_datasets(np.ones((3, 16, 16), np.uint16), AFFINE, key="ups")
-    with UpsServer() as server, listening(folder / "node") as node:
+    with UpsServer(tls=tls) as server, listening(folder / "node") as node:
         node.index.clock = clock
         site = Site(server, node, clock, Runs(node.index.engine, clock), images, save(folder / "images", images))
         site.begin()

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -53,6 +54,7 @@ class UpsServer:
         port: 0 lets the system choose; it stays the same through ``down`` and ``up``.
         like_dcm4chee: the state has the requester's AE title behind it, WebSockets are at a path of their own, and
             Location says which.
+        tls: PEM files of its certificate and private key; None: without TLS.
 
     Attributes:
         worklist: to look into, and to create workitems without HTTP.
@@ -60,8 +62,16 @@ class UpsServer:
         asked: (method, path, status) of each request.
     """
 
-    def __init__(self, authorization: str = "", port: int = 0, *, like_dcm4chee: bool = False) -> None:
+    def __init__(
+        self,
+        authorization: str = "",
+        port: int = 0,
+        *,
+        like_dcm4chee: bool = False,
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         self.worklist = Worklist()
+        self._tls = tls
         self._like_dcm4chee = like_dcm4chee
         self.authorization = authorization
         self.fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
@@ -78,7 +88,7 @@ class UpsServer:
     @property
     def url(self) -> str:
         """What ``/workitems`` is relative to."""
-        return f"http://127.0.0.1:{self.port}{ROOT}"
+        return f"http{'s' * bool(self._tls)}://127.0.0.1:{self.port}{ROOT}"
 
     @property
     def _channels_root(self) -> str:
@@ -124,6 +134,8 @@ class UpsServer:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
+            ssl_certfile=self._tls and self._tls[0],
+            ssl_keyfile=self._tls and self._tls[1],
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(self._server, self._socket), daemon=True)
@@ -219,7 +231,7 @@ class UpsServer:
         """201 with the WebSocket's URL; 404."""
         ae_title = request.path_params["ae_title"]
         self.worklist.subscribe(request.path_params["uid"], ae_title)
-        where = f"ws://127.0.0.1:{self.port}{self._channels_root}/subscribers/{ae_title}"
+        where = f"ws{'s' * bool(self._tls)}://127.0.0.1:{self.port}{self._channels_root}/subscribers/{ae_title}"
         name = "Location" if self._like_dcm4chee else "Content-Location"
         return Response(status_code=201, headers={name: where})
 

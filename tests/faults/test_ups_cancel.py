@@ -12,6 +12,7 @@ from pydicom import Dataset
 from dicom_node.model.states import DeliveryState, PullState, RunState, WorkitemState
 from dicom_node.testing.series import slice_datasets
 from dicom_node.testing.ups_server import Fault
+from tests.certificates import Authority
 from tests.ups_node import AFFINE, UID, Site, canceled, ups_node
 from tests.ups_site import code, input_series, until, workitem
 
@@ -171,6 +172,17 @@ def test_a_new_workitem_is_heard_of_at_once(site: Site) -> None:
 
     # Each event, those of its own claim too, is one reason to look; after the last there is none.
     until(lambda: not any(looks() for _ in range(3)))
+
+
+def test_events_come_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    files = authority.issue("worklist")
+    with ups_node(tmp_path, (files.certificate_file, files.private_key_file)) as site:
+        site.begin(subscribe=True, every_seconds=10_000, ca_file=authority.file)
+        until(lambda: site.server.listeners == {"DICOMNODE"})
+        site.tick()
+        site.schedule()
+        until(lambda: site.tick() or site.state() == "IN PROGRESS")
 
 
 def test_a_connection_that_broke_is_opened_again(site: Site) -> None:
