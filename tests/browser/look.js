@@ -42,7 +42,7 @@ async function main() {
     for (const wanted of plan.opens) {
       const screenshot = path.join(plan.shots, `${wanted.kind}.png`);
       try {
-        said.opened.push({ kind: wanted.kind, screenshot, ...(await open(page, wanted)) });
+        said.opened.push({ kind: wanted.kind, screenshot, ...(await open(page, wanted, said.first[0])) });
       } finally {
         await page.screenshot({ path: screenshot });
       }
@@ -74,11 +74,12 @@ async function doubleClick(page, wanted) {
   await page.locator('[data-cy^="study-browser-thumbnail"]').filter({ hasText: wanted.description }).first().dblclick();
 }
 
-async function open(page, wanted) {
+// images: what is shown at first.
+async function open(page, wanted, images) {
   const before = await page.evaluate(() => window.cornerstoneTools.segmentation.state.getSegmentations().length);
   await doubleClick(page, wanted);
   if (wanted.kind === "SEG" || wanted.kind === "LABELMAP") return openSegmentation(page, wanted, before);
-  if (wanted.kind === "SR") return openReport(page, wanted);
+  if (wanted.kind === "SR") return openReport(page, wanted, images);
   return openPicture(page, wanted);
 }
 
@@ -115,13 +116,15 @@ async function openSegmentation(page, wanted, before) {
   return { segments, ...(await turnTo(page, wanted)) };
 }
 
-async function openReport(page, wanted) {
+async function openReport(page, wanted, images) {
   const until = Date.now() + PATIENCE.timeout;
   const drawn = () => window.cornerstoneTools.annotation.state.getAllAnnotations().some((a) => a.data.labels)
     && document.querySelector(".svg-layer text") !== null;
-  // A viewer that is still busy with its first images may miss a double click, or not draw what it loaded.
+  // A viewer that is still busy with its first images may not draw what it loaded: a reader opens both again.
   while (!(await happens(page, drawn, 20000))) {
     if (Date.now() > until) throw new Error("the report's outlines were not drawn");
+    await doubleClick(page, { description: images });
+    await painted(page);
     await doubleClick(page, wanted);
   }
   const annotations = await page.evaluate(() =>

@@ -302,8 +302,8 @@ def test_an_answer_is_not_taken_by_the_association_s_own_thread(pacs: FakePacs) 
         assert [opened.send_c_echo().get("Status") for _ in range(5)] == [0] * 5
 
 
-def test_a_peer_that_ends_the_association_holds_nobody_at_the_checkpoint(pacs: FakePacs) -> None:
+def test_an_association_that_has_ended_holds_nobody_at_the_checkpoint(pacs: FakePacs) -> None:
     with associate(_destination(pacs.port), CALLER, [(str(Verification), ImplicitVRLittleEndian)]) as opened:
-        opened.kill()
+        opened.abort()
         opened.join(5)
         opened._reactor_checkpoint.clear()
