@@ -29,6 +29,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dicom_node import log  # noqa: E402
 from dicom_node.algorithm import Findings  # noqa: E402
 from dicom_node.run import worker  # noqa: E402
 from dicom_node.run.findings_io import load_findings  # noqa: E402
@@ -168,6 +169,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: torch's choice")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    log.configure()
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(chosen, Path(folder))
     wrong = short(figures)
