@@ -2,7 +2,7 @@
 
 pynetdicom 3.0 sets its flag ``_is_paused`` before that thread waits and clears it after: a thread that asks may find it
 set when the association's thread has just passed. That one then takes the answer out of the queue and drops it, and
-who asked waits for nothing until ``dimse_timeout``. On a busy machine one C-STORE in some thousands ended so.
+who asked waits for nothing until ``dimse_timeout``. It happens on busy machines.
 """
 
 from __future__ import annotations

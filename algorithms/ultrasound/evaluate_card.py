@@ -85,7 +85,8 @@ def organ_part(organ: Figures | None, wanted: str) -> str:
     coarse, texture = (number(organ[how][f"{wanted}_turned_away"], True) for how in ("coarse", "texture"))
     lines = [
         f"of the {wanted} images {away} are turned away, of all others {taken_in} are taken in (area under the curve "
-        f"between the organs {organ['auc_breast_thyroid']:.3f}). The organs come from two data sets, which nine "
+        f"between the organs {organ['auc_breast_thyroid']:.3f}). The limit between the two was chosen on these very "
+        f"images, so others may fare a little worse. The organs come from two data sets, which nine "
         f"numbers of brightness and grain alone tell apart with {organ['nine numbers']:.3f}; that is why the network "
         f"sees ranks at a low resolution. At half of that, {coarse} are turned away; of images whose tiles were "
         f"mixed {texture}: the fewer, the more it goes by texture."

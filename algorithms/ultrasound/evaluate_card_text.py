@@ -111,7 +111,9 @@ Ultrasound images and clips of the breast go in. Out come the outline of each le
 longest and
 shortest axis, and the probability that it is malignant.""",
         graded="It learns the biopsy's answer, and beside it the reader's BI-RADS category.",
-        start="Training starts from random weights.",
+        start="""\
+Training starts from random weights. The grading network of fold 1 was trained for 3,000 steps, the others for the
+1,500 of train.py (the first 1,000 of fold 2 at a rate that was planned for more).""",
         data="""\
 BUS-BRA (Gómez-Flores et al. 2023): 1,875 B-mode images of 1,064 patients with biopsied lesions, 1,268
 benign and 607
