@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pynetdicom import AE, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext, build_context, build_role
 
 from dicom_node import checkpoint
@@ -125,6 +126,7 @@ def _request(
     # Every wait is bounded by these three; a fourth clock would only hide which of them ran out.
     ae.network_timeout = None
     opened: list[bool] = []
+    rejections: list[A_ASSOCIATE_RJ] = []
 
     def on_open(event: Any) -> None:
         opened.append(True)
@@ -134,6 +136,12 @@ def _request(
         # pynetdicom sets none: a peer that stops reading would hold the sending thread for ever.
         connection.settimeout(timeout)
 
+    def on_pdu(event: Any) -> None:
+        # pynetdicom overlooks a rejection that has come, and closed the socket, before the thread that asked woke up.
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
+    handlers = [(evt.EVT_CONN_OPEN, on_open), (evt.EVT_PDU_RECV, on_pdu)]
     started = time.monotonic()
     try:
         association = ae.associate(
@@ -143,7 +151,7 @@ def _request(
             ae_title=peer.ae_title,
             ext_neg=[build_role(uid, scp_role=True) for uid in as_scp],
             tls_args=ae.tls(peer) if peer.tls else None,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *([(evt.EVT_C_STORE, on_store)] if on_store else [])],
+            evt_handlers=[*handlers, *([(evt.EVT_C_STORE, on_store)] if on_store else [])],
         )
     except socket.gaierror as e:
         raise PeerError(f"{name}: the host name cannot be resolved: {e.strerror}") from e
@@ -152,9 +160,11 @@ def _request(
     if not association.is_established:
         if ae.handshake_failure:
             raise PeerError(f"{name}: TLS failed: {ae.handshake_failure}")
+        if rejections:
+            raise rejection(name, rejections[0].result, rejections[0].source, rejections[0].reason_diagnostic)
         late = time.monotonic() - started >= timeout
         error = _not_established(association, name, bool(opened), f"within {timeout:g} s" if late else "")
-        if peer.tls and opened and not association.is_rejected and error.retryable:
+        if peer.tls and opened and error.retryable:
             # With TLS 1.3 a server says no to a certificate only when the client believes that all is well.
             raise PeerError(f"{error}; does it accept the certificate of tls.certificate_file?")
         raise error
@@ -183,9 +193,6 @@ def _proposed(contexts: Sequence[tuple[str, str]], receives: Mapping[str, Sequen
 
 
 def _not_established(association: Any, peer: str, opened: bool, waited: str) -> PeerError:
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        return rejection(peer, answer.result, answer.result_source, answer.diagnostic)
     if not opened:
         return PeerError(f"{peer}: no connection {waited}".rstrip() + ": is it running?")
     if association.rejected_contexts:

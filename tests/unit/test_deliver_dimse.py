@@ -13,6 +13,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, RLELossless
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import _STORAGE_CLASSES, Verification
+from pynetdicom.transport import AssociationSocket
 
 from dicom_node.deliver.dimse import send
 from dicom_node.errors import PeerError
@@ -166,6 +167,29 @@ def test_an_ae_title_that_the_peer_does_not_know_is_final(paths: list[Path]) -> 
 
 
 def test_calling_another_ae_title_than_the_peers_is_final(paths: list[Path]) -> None:
+    another = pytest.raises(PeerError, match="its AE title is another one")
+    with FakePacs(require_called_ae_title=True) as pacs, another as caught:
+        send(_destination(pacs.port, ae_title="OTHER"), CALLER, paths)
+    assert not caught.value.retryable
+
+
+def test_a_rejection_that_comes_before_the_sender_wakes_up_is_one_all_the_same(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, closed = AssociationSocket._create_socket, threading.Event()
+
+    def create_slow(self: Any, *args: Any) -> Any:
+        self._ready.wait = lambda: closed.wait(5)
+        return create(self, *args)
+
+    shut_down = AssociationSocket.close
+
+    def close(self: Any) -> None:
+        shut_down(self)
+        closed.set()
+
+    monkeypatch.setattr(AssociationSocket, "_create_socket", create_slow)
+    monkeypatch.setattr(AssociationSocket, "close", close)
     another = pytest.raises(PeerError, match="its AE title is another one")
     with FakePacs(require_called_ae_title=True) as pacs, another as caught:
         send(_destination(pacs.port, ae_title="OTHER"), CALLER, paths)
