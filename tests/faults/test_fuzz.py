@@ -68,7 +68,7 @@ def test_mutations() -> None:
     assert slowest < MOST_SECONDS
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="the extra `fuzz` is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no atheris for this system")
 def test_guided_by_coverage(tmp_path: Path) -> None:
     new = tmp_path / "new"
     new.mkdir()

@@ -1,6 +1,6 @@
 """The coverage-guided fuzzer: ``python -m tests.fuzz.soak [libFuzzer's options] [folder of new inputs]``.
 
-Needs the extra ``fuzz`` (atheris). An input that breaks something is left in the current folder as ``crash-...``,
+Needs atheris. An input that breaks something is left in the current folder as ``crash-...``,
 ``timeout-...`` or ``oom-...``; ``python -m tests.fuzz.soak FILE`` reads it again.
 """
 
