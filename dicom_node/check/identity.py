@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 
 from pydicom import Dataset
+from pydicom.uid import JPEGBaseline8Bit
 
 from dicom_node.check.objects import MODALITIES, Attributes, ResultFile, Sources, code_of, items, text, value
 
@@ -47,6 +48,23 @@ def check_identity(result: ResultFile, sources: Sources) -> list[str]:
             f"{result.name}: its SeriesInstanceUID {text(ds, 'SeriesInstanceUID')} is that of the source images"
         )
     return problems
+
+
+def check_lossy(result: ResultFile, sources: Sources) -> list[str]:
+    """What is made from an image that lost something says so, and by which ratio (PS3.3 section C.7.6.1.1.5)."""
+    if not sources.headers:
+        return []
+    expected, found = "01" if any(map(_is_lossy, sources.headers)) else "00", text(result.ds, "LossyImageCompression")
+    if found != expected:
+        return [f"{result.name}: LossyImageCompression is {found or 'absent'}, not {expected}"]
+    if found == "01" and not text(result.ds, "LossyImageCompressionRatio"):
+        return [f"{result.name}: LossyImageCompressionRatio is absent"]
+    return []
+
+
+def _is_lossy(header: Dataset) -> bool:
+    meta = getattr(header, "file_meta", None) or Dataset()
+    return text(header, "LossyImageCompression") == "01" or text(meta, "TransferSyntaxUID") == JPEGBaseline8Bit
 
 
 def check_sources(sources: Sources) -> list[str]:

@@ -27,7 +27,7 @@ from dicom_node.check.findings import (
     what_was_found,
 )
 from dicom_node.check.frames import frames_of, source_references
-from dicom_node.check.identity import Identity, check_identity, check_origin, check_sources
+from dicom_node.check.identity import Identity, check_identity, check_lossy, check_origin, check_sources
 from dicom_node.check.mask import check_mask
 from dicom_node.check.objects import (
     COMPREHENSIVE_3D_SR,
@@ -182,6 +182,8 @@ class _Run:
         sop_class = text(result.ds, "SOPClassUID")
         if sop_class not in MODALITIES:
             self.problems.append(f"{result.name}: its SOPClassUID {sop_class} is no class that this check knows")
+        if sop_class in (SEGMENTATION, LABEL_MAP, SECONDARY_CAPTURE):
+            self.problems += check_lossy(result, self.sources)
 
     def check_seg(self, result: ResultFile) -> None:
         if text(result.ds, "SOPClassUID") in (SEGMENTATION, LABEL_MAP):

@@ -52,6 +52,8 @@ def finish(ds: Dataset, source: Source, context: Context) -> None:
     if "StudyDescription" in source.first:
         ds.StudyDescription = source.first.StudyDescription
     ds.SpecificCharacterSet = source.character_set
+    if "LossyImageCompression" in ds and source.lossy is not None:
+        ds.update(source.lossy)
 
 
 def write(ds: Dataset, role: str, out: Path) -> ResultObject:

@@ -44,6 +44,7 @@ def build_secondary_capture(
     pictures, drawn = pictures_of(findings, source, headers)
     page = build("picture", lambda: draw_page(findings, pictures, context))
     ds = build("Secondary Capture", lambda: _image(page, source, context))
+    ds.LossyImageCompression = "00"
     finish(ds, source, context)
     _complete(ds, drawn, source, context)
     if source.flat:
@@ -87,7 +88,6 @@ def _complete(ds: Dataset, drawn: Sequence[Plane], source: Source, context: Cont
     ds.TimeOfSecondaryCapture = ds.ContentTime = time
     ds.PatientOrientation = None
     ds.BurnedInAnnotation = "NO"
-    ds.LossyImageCompression = "00"
     ds.DerivationDescription = long_string(f"Findings of {context.identity.name} {context.identity.version}", 1024)
     ds.ImageComments = RESEARCH_USE
     if "BodyPartExamined" in source.first:

@@ -21,6 +21,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.multival import MultiValue
 
 from dicom_node.algorithm import Frame
+from dicom_node.encode.lossy import lossy_compression
 from dicom_node.errors import EncodeError
 from dicom_node.model.planes import is_flat, plane_header
 
@@ -88,6 +89,7 @@ class Source:
         slice_distance: mm between neighbouring slices of what was analysed; None for one slice.
         patient_name: kept apart from highdicom, which logs a name that it finds odd.
         character_set: Specific Character Set for the results.
+        lossy: attributes that say how an image was compressed with loss; None: none was.
     """
 
     images: tuple[Dataset, ...]
@@ -95,6 +97,7 @@ class Source:
     slice_distance: float | None
     patient_name: DataElement
     character_set: str | list[str]
+    lossy: Dataset | None = None
 
     @property
     def flat(self) -> bool:
@@ -164,7 +167,7 @@ def read_source(
     patient_name = images[0]["PatientName"]
     for image in (*images, *(p.image for p in planes)):
         _add(image, "PatientName", "")
-    return Source(images, planes, distance, patient_name, character_set)
+    return Source(images, planes, distance, patient_name, character_set, lossy_compression(headers))
 
 
 def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane, ...]:

@@ -32,6 +32,10 @@ def _file_meta_of_another(read: dict[str, Dataset]) -> None:
     read["seg"].file_meta.MediaStorageSOPInstanceUID = "2.25.999"
 
 
+def _lossy_mask(read: dict[str, Dataset]) -> None:
+    del read["seg"].LossyImageCompression
+
+
 def _no_report(read: dict[str, Dataset]) -> None:
     del read["sr"]
 
@@ -51,6 +55,7 @@ DEFECTS: dict[Callable[[dict[str, Dataset]], None], str] = {
     _one_series_for_two: r"^seg\.dcm and sr\.dcm share the SeriesInstanceUID 2\.25\.",
     _one_uid_for_two: r"^contours\.dcm and sr\.dcm share the SOPInstanceUID 2\.25\.",
     _file_meta_of_another: r"^seg\.dcm: SOPInstanceUID is 2\.25\.\d+, MediaStorageSOPInstanceUID is 2\.25\.999$",
+    _lossy_mask: r"^seg\.dcm: LossyImageCompression is absent, not 00$",
     _no_report: r"^there is no Comprehensive 3D SR among the results$",
     _no_segmentation: r"^the findings mark voxels, but there is no Segmentation among the results$",
     _two_studies: r"^sc\.dcm: StudyInstanceUID is 2\.25\.999, that of the source images is",

@@ -95,6 +95,10 @@ def _no_comment(ds: Dataset) -> None:
     ds.ImageComments = ""
 
 
+def _lossy(ds: Dataset) -> None:
+    ds.LossyImageCompression = "01"
+
+
 def _pixels_cut(ds: Dataset) -> None:
     ds.PixelData = ds.PixelData[:-2]
 
@@ -126,6 +130,7 @@ def _other_algorithm(ds: Dataset) -> None:
 CAPTURE: dict[BreakOne, str] = {
     _burned_in: "BurnedInAnnotation is YES",
     _no_comment: "ImageComments does not say 'research use only'",
+    _lossy: "LossyImageCompression is 01, not 00",
     _pixels_cut: "bytes of pixels",
     _no_source: "SourceImageSequence is empty",
     _unknown_source: "no source image: 1.2.3",
