@@ -85,8 +85,10 @@ def send(port: int, folders: list[Path], *, nodelay: bool = True) -> float:
     environment = {**os.environ, "TCP_NODELAY": str(int(nodelay))}
 
     def one(folder: Path) -> None:
-        command = ["storescu", "--quiet", "-R", "+sd", "127.0.0.1", str(port), str(folder)]
-        subprocess.run(command, env=environment, check=True)
+        command = ["storescu", "-R", "+sd", "127.0.0.1", str(port), str(folder)]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
 
     began = time.perf_counter()
     with ThreadPoolExecutor(len(folders)) as pool:

@@ -38,6 +38,9 @@ def running(receiver: str, folder: Path) -> Iterator[tuple[int, int]]:
     process, port = start(receiver, folder)
     try:
         yield process.pid, port
+    except RuntimeError as e:
+        said = folder.with_suffix(".log").read_text(errors="replace")[-2000:]
+        raise SystemExit(f"{receiver} did not take everything: {e}\n{said}") from e
     finally:
         process.terminate()
         process.wait(timeout=30)

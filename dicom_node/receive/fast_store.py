@@ -158,7 +158,11 @@ class FastSocket(LimitedSocket):
             self._last_came = now
         elif now - self._last_came > _IDLE_SECONDS and self._may_serve():
             there = self._rest()
-        return self._serve() if there and self._may_serve() else there
+        if there and self._is_between_messages():
+            # Until pynetdicom has done what came before, the message stays where it is: it reads whole messages into
+            # memory, of which a large object is refused.
+            return self._may_serve() and self._serve()
+        return there
 
     def recv(self, nr_bytes: int) -> bytearray:
         """What was handed back, then what comes."""
@@ -166,24 +170,38 @@ class FastSocket(LimitedSocket):
         rest = nr_bytes - len(first)
         return bytearray(first) + super().recv(rest) if rest else bytearray(first)
 
-    def _may_serve(self) -> bool:
-        """Whether the association stands between two messages, with nothing of pynetdicom's under way."""
+    def _is_between_messages(self) -> bool:
+        """Whether what comes next may be a request to be served here."""
         assoc = self._assoc
         return (
-            assoc.is_established
-            and assoc.dul.state_machine.current_state == _ESTABLISHED
+            assoc.dul.state_machine.current_state == _ESTABLISHED
             and assoc.dimse.message is None
-            and assoc.dimse.msg_queue.empty()
-            and self.event_queue.empty()
-            and not self._is_wanted()
+            and not self._ends()
             # An answer is one PDU: a peer that takes only smaller ones is left to pynetdicom.
             and not 0 < assoc.requestor.maximum_length < _LONGEST_ANSWER
         )
 
+    def _may_serve(self) -> bool:
+        """Whether moreover nothing of pynetdicom's is under way.
+
+        It sends the acceptance, and calls the association established some moments later: a quick sender's first
+        request is there before.
+        """
+        assoc = self._assoc
+        return (
+            assoc.is_established
+            and self._is_between_messages()
+            and assoc.dimse.msg_queue.empty()
+            and self.event_queue.empty()
+            and not self._is_wanted()
+        )
+
     def _is_wanted(self) -> bool:
         """Whether pynetdicom has something to send, or to end."""
-        assoc = self._assoc
-        return bool(assoc.dul.to_provider_queue.queue) or assoc._sent_abort or assoc._kill
+        return bool(self._assoc.dul.to_provider_queue.queue) or self._ends()
+
+    def _ends(self) -> bool:
+        return bool(self._assoc._sent_abort or self._assoc._kill)
 
     def _comes_more(self) -> bool:
         """Whether the next message comes soon. What OpenSSL has read already, poll does not see."""

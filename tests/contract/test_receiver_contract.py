@@ -24,6 +24,7 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
 from dicom_node.receive.fast_store import StoreRequest, pack_store_response, parse_store_request
+from dicom_node.receive.store_scp import StoreScp
 from dicom_node.testing.bytes_peer import (
     ABORT,
     P_DATA,
@@ -302,11 +303,32 @@ def test_the_setting_chooses_the_reader(
     ds = _dataset()
     with listening(tmp_path, reader=name) as node, node.connect() as peer:
         peer.associate([MR])
-        # The first request may come before pynetdicom calls the association established, and is then its own.
-        assert wait_for(lambda: any(a.is_established for a in node.listener.associations))
         assert peer.store(1, MRImageStorage, ds.SOPInstanceUID, _bytes(ds)) == (0, "")
         peer.release()
     assert len(taken) == through_pynetdicom
+
+
+def test_a_large_object_may_come_before_the_association_is_called_established(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynetdicom, which would read it whole, calls it so some moments after it was accepted."""
+    monkeypatch.setattr("dicom_node.receive.dimse._LONGEST_UNUSUAL", 1 << 20)
+    opened, pause = StoreScp.opened, threading.Event()
+
+    def opened_late(*args: Any) -> None:
+        opened(*args)
+        pause.wait(0.3)
+
+    monkeypatch.setattr(StoreScp, "opened", opened_late)
+    ds = _dataset(size=1024)
+    with listening(tmp_path) as node, node.connect() as peer:
+        peer.associate([MR])
+        *first, last = _fragments(_bytes(ds), 64 << 10)
+        pieces = [p_data(1, piece, last=False) for piece in first]
+        peer.send(b"".join([p_data(1, _command(ds), command=True), *pieces, p_data(1, last)]))
+        assert peer.read_status() == (0, "")
+        peer.release()
+        assert node.instances().keys() == {ds.SOPInstanceUID}
 
 
 def _spy(real: Any, seen: Any) -> Any:
