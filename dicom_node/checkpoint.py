@@ -42,13 +42,18 @@ class Checkpoint:
             self._change.notify_all()
 
     def clear(self) -> None:
-        """Stop the association's thread; when this returns it stands, or has ended."""
+        """Stop the association's thread; when this returns it stands, or has ended.
+
+        If it has ended, it may have taken with it the word that there will be no answer, for which who asks would wait.
+        """
         with self._change:
             self._open = False
             if threading.current_thread() is self._association:
                 return
             while not self._stands and not self._association._kill and self._association.is_alive():
                 self._change.wait(_LOOK_SECONDS)
+            if not self._stands:
+                self._association.dimse.msg_queue.put((None, None))
 
 
 def guard(association: Any) -> None:

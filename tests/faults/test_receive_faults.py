@@ -255,7 +255,6 @@ def test_stop_answers_nothing_it_did_not_keep(tmp_path: Path, reader: str) -> No
         for _ in range(21):
             assert counted.acquire(timeout=10)
         node.listener.stop()
-        # pynetdicom's own side may miss the abort, and waits 30 s for an answer then.
         sending.join(90)
         (report,) = reports
         assert set(report.acknowledged) <= set(node.instances())

@@ -331,3 +331,19 @@ def test_an_association_that_has_ended_holds_nobody_at_the_checkpoint(pacs: Fake
         opened.abort()
         opened.join(5)
         opened._reactor_checkpoint.clear()
+
+
+def test_who_asks_the_moment_an_abort_comes_does_not_wait(pacs: FakePacs) -> None:
+    context = [(str(Verification), ImplicitVRLittleEndian)]
+    answers: list[Any] = []
+    with associate(_destination(pacs.port, timeout=60), CALLER, context) as opened:
+        opened.abort()
+        opened.join(5)
+        while not opened.dimse.msg_queue.empty():  # the association's thread may have taken what was there
+            opened.dimse.msg_queue.get()
+        opened.is_established = True  # as it was when it was looked at
+        asking = threading.Thread(target=lambda: answers.append(opened.send_c_echo()), daemon=True)
+        asking.start()
+        asking.join(20)
+        opened.is_established = False
+    assert [len(answer) for answer in answers] == [0]
