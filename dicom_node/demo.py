@@ -114,7 +114,7 @@ def _ultrasound(console: Console, folder: Path) -> list[Path]:
             console.print("  made      an ultrasound image of a left breast, with text around it")
         if "thyroid_us" in installed:
             header = {"StudyDescription": "US thyroid", "ImageLaterality": "R", "PatientID": "PHANTOM-US-2"}
-            made += ultrasound_study(folder / "thyroid", frames=4, header=header)
+            made += ultrasound_study(folder / "thyroid", frames=4, gain=-8.0, header=header)
             console.print("  made      an ultrasound clip of a right thyroid lobe")
     return made
 

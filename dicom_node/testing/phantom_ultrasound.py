@@ -61,6 +61,7 @@ class Probe:
         width: mm of a linear probe; a curved one sees 60 degrees.
         spacing: mm between pixels, the same down and across.
         seed: of the speckle.
+        gain: dB; 0 is a bright picture, as of a breast.
     """
 
     shape: Literal["linear", "curved"] = "linear"
@@ -68,6 +69,7 @@ class Probe:
     width: float = 38.0
     spacing: float = 0.1
     seed: int = 0
+    gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def draw(
     tissue = _tissue(probe, down, across)
     if lesion:
         tissue = _with_lesion(tissue, lesion, inside, down, across)
-    level = tissue + _speckle(probe, down.shape)
+    level = tissue + _speckle(probe, down.shape) + probe.gain
     gray = np.clip((level + RANGE_DB) / RANGE_DB, 0, 1) * 255 * seen
     screen, truth = np.zeros(SCREEN, np.uint8), np.zeros(SCREEN, bool)
     rows, columns = gray.shape
@@ -253,9 +255,11 @@ def _cached(probe: Probe, lesion: Lesion | None) -> Drawn:
     return draw(probe, lesion)
 
 
-def ultrasound_study(folder: Path, *, frames: int = 1, header: Mapping[str, Any] | None = None) -> list[Path]:
+def ultrasound_study(
+    folder: Path, *, frames: int = 1, gain: float = 0.0, header: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Write a study of one picture, or of a clip in which the speckle goes by; returns its file."""
-    drawn = [_cached(Probe(seed=k), Lesion()) for k in range(frames)]
+    drawn = [_cached(Probe(seed=k, gain=gain), Lesion()) for k in range(frames)]
     ds = dataset(
         [d.screen for d in drawn], regions=[(drawn[0].box, drawn[0].spacing)], key=f"study of {frames}", header=header
     )
