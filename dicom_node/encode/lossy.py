@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from highdicom.frame import get_lossy_compression_attributes
 from pydicom import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import JPEGBaseline8Bit
+
+from dicom_node.encode.header_values import numbers_of, text_of
+
+_TERM = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
 def lossy_compression(headers: Sequence[Dataset]) -> Dataset | None:
@@ -23,33 +28,31 @@ def lossy_compression(headers: Sequence[Dataset]) -> Dataset | None:
     for header in headers:
         meta = getattr(header, "file_meta", None)
         syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
-        if str(header.get("LossyImageCompression", "")) != "01" and syntax != JPEGBaseline8Bit:
+        if text_of(header, "LossyImageCompression") != "01" and syntax != JPEGBaseline8Bit:
             continue
         found = Dataset()
         found.LossyImageCompression = "01"
-        found.LossyImageCompressionRatio = _ratios(header) or _measured_ratio(header)
-        method = header.get("LossyImageCompressionMethod") or get_lossy_compression_attributes(syntax)[1]
+        found.LossyImageCompressionRatio = _told_ratio(header) or [_measured_ratio(header)]
+        told = text_of(header, "LossyImageCompressionMethod").split("\\")
+        known = get_lossy_compression_attributes(syntax)[1]
+        method = told if all(map(_TERM.fullmatch, told)) else [known] if known else []
         if method:
             found.LossyImageCompressionMethod = method
         return found
     return None
 
 
-def _ratios(header: Dataset) -> list[str]:
-    value = header.get("LossyImageCompressionRatio")
-    ratios = list(value) if isinstance(value, MultiValue) else [value]
-    try:
-        return [f"{float(r):.6g}" for r in ratios if float(r) > 0]
-    except (TypeError, ValueError):
-        return []
+def _told_ratio(header: Dataset) -> list[str]:
+    steps = text_of(header, "LossyImageCompressionRatio").split("\\")
+    numbers = numbers_of(header, "LossyImageCompressionRatio", len(steps)) or []
+    return [f"{n:.6g}" for n in numbers] if all(n > 0 for n in numbers) else []
 
 
-def _measured_ratio(header: Dataset) -> list[str]:
+def _measured_ratio(header: Dataset) -> str:
     path = getattr(header, "filename", None)
-    if path is None or not Path(path).is_file():
-        return ["1"]
-    count = (
-        int(header.get("NumberOfFrames") or 1) * header.Rows * header.Columns * int(header.get("SamplesPerPixel", 1))
-    )
-    size = count * int(header.get("BitsAllocated", 8)) / 8
-    return [f"{max(size / Path(path).stat().st_size, 1):.3g}"]
+    sizes = [numbers_of(header, k, 1) for k in ("Rows", "Columns", "BitsAllocated")]
+    if path is None or not Path(path).is_file() or not all(sizes):
+        return "1"
+    counts = [numbers_of(header, k, 1) or [1.0] for k in ("NumberOfFrames", "SamplesPerPixel")]
+    bits = math.prod(number for one in (*sizes, *counts) if one for number in one)
+    return f"{max(bits / 8 / Path(path).stat().st_size, 1):.3g}"

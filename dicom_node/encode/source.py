@@ -6,12 +6,10 @@ it is; what is ill-formed beyond that becomes empty, which the standard allows (
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pydicom.charset
@@ -21,6 +19,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.multival import MultiValue
 
 from dicom_node.algorithm import Frame
+from dicom_node.encode.header_values import numbers_of, text_of, value_of
 from dicom_node.encode.lossy import lossy_compression
 from dicom_node.errors import EncodeError
 from dicom_node.model.planes import is_flat, plane_header
@@ -167,12 +166,13 @@ def read_source(
     patient_name = images[0]["PatientName"]
     for image in (*images, *(p.image for p in planes)):
         _add(image, "PatientName", "")
-    return Source(images, planes, distance, patient_name, character_set, lossy_compression(headers))
+    lossy = lossy_compression(headers) if on_grid else None
+    return Source(images, planes, distance, patient_name, character_set, lossy)
 
 
 def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane, ...]:
     """The frames' own headers, all in the frame of reference of the first."""
-    by_uid = {_text(h, "SOPInstanceUID"): h for h in headers}
+    by_uid = {text_of(h, "SOPInstanceUID"): h for h in headers}
     planes = []
     for frame in frames:
         header = by_uid.get(frame.SOPInstanceUID)
@@ -182,7 +182,7 @@ def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane,
             image = _tidy(plane_header(header, frame.number), on_grid=True)
         except LookupError as e:
             raise EncodeError(str(e)) from e
-        is_frame = (_numbers(header, "NumberOfFrames", 1) or [0])[0] > 0
+        is_frame = (numbers_of(header, "NumberOfFrames", 1) or [0])[0] > 0
         planes.append(Plane(image, frame.number if is_frame else None))
     for plane in planes:
         if not plane.flat:
@@ -191,7 +191,7 @@ def _planes(headers: Sequence[Dataset], frames: Sequence[Frame]) -> tuple[Plane,
 
 
 def _each_plane(header: Dataset) -> Iterator[Dataset]:
-    for number in range(1, len(_value(header, "PerFrameFunctionalGroupsSequence") or [header]) + 1):
+    for number in range(1, len(value_of(header, "PerFrameFunctionalGroupsSequence") or [header]) + 1):
         yield plane_header(header, number)
 
 
@@ -206,9 +206,9 @@ def _complete_thickness(images: Sequence[Dataset], distance: float | None) -> No
 
 def slice_distance(images: Sequence[Dataset]) -> float | None:
     """Median distance in mm of neighbouring slices along the normal of the planes; None for one slice."""
-    cosines = np.asarray(_numbers(images[0], "ImageOrientationPatient", 6), dtype=np.float64)
+    cosines = np.asarray(numbers_of(images[0], "ImageOrientationPatient", 6), dtype=np.float64)
     normal = np.cross(cosines[:3], cosines[3:])
-    positions = [p for i in images if (p := _numbers(i, "ImagePositionPatient", 3)) is not None]
+    positions = [p for i in images if (p := numbers_of(i, "ImagePositionPatient", 3)) is not None]
     depths = np.unique(np.round(np.asarray(positions) @ (normal / np.linalg.norm(normal)), 4))
     return float(np.median(np.diff(depths))) if len(depths) > 1 else None
 
@@ -217,27 +217,27 @@ def _tidy(header: Dataset, on_grid: bool) -> Dataset:
     image = Dataset()
     placed = on_grid and not is_flat(header)
     for keyword in _UIDS if not placed else (*_UIDS, "FrameOfReferenceUID"):
-        value = _text(header, keyword)
+        value = text_of(header, keyword)
         if not value:
             raise EncodeError(f"a source image has no {keyword}")
         setattr(image, keyword, value)
-    if placed and (_numbers(header, "NumberOfFrames", 1) or [1])[0] > 1:
+    if placed and (numbers_of(header, "NumberOfFrames", 1) or [1])[0] > 1:
         raise EncodeError("multi-frame source images are not supported: the slices must be single-frame images")
     for keyword in _IDENTITY:
-        _add(image, keyword, _text(header, keyword))
+        _add(image, keyword, text_of(header, keyword))
     for keyword in _DATES:
-        _add(image, keyword, _date(_text(header, keyword)))
+        _add(image, keyword, _date(text_of(header, keyword)))
     for keyword in _TIMES:
-        _add(image, keyword, _matching(_TIME, _text(header, keyword)))
+        _add(image, keyword, _matching(_TIME, text_of(header, keyword)))
     for keyword in _TEXTS:
-        _add(image, keyword, _text(header, keyword)[:64])
+        _add(image, keyword, text_of(header, keyword)[:64])
     for keyword in _CODES:
-        _add(image, keyword, _matching(_CODE_STRING, _text(header, keyword)))
-    _add(image, "PatientAge", _matching(_AGE, _text(header, "PatientAge")))
+        _add(image, keyword, _matching(_CODE_STRING, text_of(header, keyword)))
+    _add(image, "PatientAge", _matching(_AGE, text_of(header, "PatientAge")))
     if image.PatientSex not in ("M", "F", "O"):
         image.PatientSex = ""
     for keyword in _NUMBERS:
-        number = _numbers(header, keyword, 1)
+        number = numbers_of(header, keyword, 1)
         if number:
             setattr(image, keyword, f"{number[0]:.6g}")
     if on_grid:
@@ -245,10 +245,10 @@ def _tidy(header: Dataset, on_grid: bool) -> Dataset:
     if placed:
         _tidy_geometry(header, image)
     elif on_grid:
-        reference = _text(header, "FrameOfReferenceUID")
+        reference = text_of(header, "FrameOfReferenceUID")
         if reference:
             image.FrameOfReferenceUID = reference
-        number = _numbers(header, "InstanceNumber", 1)
+        number = numbers_of(header, "InstanceNumber", 1)
         if number:
             image.InstanceNumber = f"{number[0]:.0f}"
     return image
@@ -256,50 +256,21 @@ def _tidy(header: Dataset, on_grid: bool) -> Dataset:
 
 def _tidy_geometry(header: Dataset, image: Dataset) -> None:
     for keyword, count in _GEOMETRY.items():
-        numbers = _numbers(header, keyword, count)
+        numbers = numbers_of(header, keyword, count)
         if numbers is None:
             raise EncodeError(f"a source image has no valid {keyword}")
         setattr(image, keyword, [_decimal(n) for n in numbers])
-    thickness = _numbers(header, "SliceThickness", 1)
+    thickness = numbers_of(header, "SliceThickness", 1)
     if thickness and thickness[0] > 0:
         image.SliceThickness = _decimal(thickness[0])
 
 
 def _tidy_size(header: Dataset, image: Dataset) -> None:
     for keyword in ("Rows", "Columns"):
-        size = _value(header, keyword)
+        size = value_of(header, keyword)
         if not isinstance(size, int) or size < 1:
             raise EncodeError(f"a source image has no valid {keyword}")
         setattr(image, keyword, size)
-
-
-def _value(header: Dataset, keyword: str) -> Any:
-    """The value, or None where it is absent or cannot be converted."""
-    try:
-        return header.get(keyword)
-    except (ValueError, TypeError, OverflowError, LookupError, NotImplementedError):
-        return None
-
-
-def _text(header: Dataset, keyword: str) -> str:
-    value = _value(header, keyword)
-    if value is None:
-        return ""
-    if isinstance(value, MultiValue | list | tuple):
-        return "\\".join(map(str, value)).strip()
-    return str(value).strip()
-
-
-def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
-    value = _value(header, keyword)
-    if value is None or value == "":
-        return None
-    parts = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
-    try:
-        numbers = [float(p) for p in parts]
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def _strip_escapes(image: Dataset) -> None:
@@ -341,7 +312,7 @@ def _decimal(value: float) -> str:
 
 def _character_set(header: Dataset, image: Dataset, own_texts: Iterable[str]) -> str | list[str]:
     """The source's own, or UTF-8 where that cannot hold what is written."""
-    value = _value(header, "SpecificCharacterSet")
+    value = value_of(header, "SpecificCharacterSet")
     terms = [str(t) for t in value] if isinstance(value, MultiValue | list | tuple) else [str(value or "")]
     if not all(text.isascii() for text in own_texts):
         return UTF_8

@@ -65,5 +65,17 @@ def test_nothing_is_known_but_that_it_was() -> None:
     assert "LossyImageCompressionMethod" not in found
 
 
+def test_an_ill_formed_history_is_told_as_far_as_it_can_be() -> None:
+    jpeg = Dataset()
+    jpeg.file_meta = FileMetaDataset()
+    jpeg.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    with pydicom.config.disable_value_validation():
+        jpeg.LossyImageCompressionRatio = "-3"
+        jpeg.LossyImageCompressionMethod = "by some jpeg"
+    found = lossy_compression([jpeg])
+    assert found is not None
+    assert (found.LossyImageCompressionRatio, found.LossyImageCompressionMethod) == (1, "ISO_10918_1")
+
+
 def test_a_method_that_can_do_without_loss_is_believed() -> None:
     assert lossy_compression([header(JPEG2000, LossyImageCompression="00"), header(), Dataset()]) is None
