@@ -44,15 +44,17 @@ class Checkpoint:
     def clear(self) -> None:
         """Stop the association's thread; when this returns it stands, or has ended.
 
-        If it has ended, it may have taken with it the word that there will be no answer, for which who asks would wait.
+        If it has ended, it may have taken with it the word that there will be no answer, and the flag that it stands,
+        for which who asks would wait.
         """
         with self._change:
             self._open = False
             if threading.current_thread() is self._association:
                 return
-            while not self._stands and not self._association._kill and self._association.is_alive():
+            while not self._stands and self._association.is_alive():
                 self._change.wait(_LOOK_SECONDS)
             if not self._stands:
+                self._association._is_paused = True
                 self._association.dimse.msg_queue.put((None, None))
 
 

@@ -90,6 +90,13 @@ async function openSegmentation(page, wanted, before) {
     const rd = window.cornerstoneTools.segmentation.state.getSegmentations().at(-1).representationData.Labelmap;
     return rd && (rd.imageIds || []).length + (rd.volumeId ? 1 : 0) > 0;
   }, null, PATIENCE);
+  // Its colours come with its representation in the viewport, some time after it.
+  await page.waitForFunction(() => {
+    const { cornerstone: cs, cornerstoneTools: tools } = window;
+    const found = tools.segmentation.state.getSegmentations().at(-1);
+    return tools.segmentation.state.getSegmentationRepresentations(
+      cs.getEnabledElements()[0].viewportId, { segmentationId: found.segmentationId }).length > 0;
+  }, null, PATIENCE);
   const segments = await page.evaluate(() => {
     const { cornerstone: cs, cornerstoneTools: tools } = window;
     const found = tools.segmentation.state.getSegmentations().at(-1);

@@ -339,8 +339,10 @@ def test_who_asks_the_moment_an_abort_comes_does_not_wait(pacs: FakePacs) -> Non
     with associate(_destination(pacs.port, timeout=60), CALLER, context) as opened:
         opened.abort()
         opened.join(5)
-        while not opened.dimse.msg_queue.empty():  # the association's thread may have taken what was there
+        # The association's thread may have taken what was there, and have been between two flags.
+        while not opened.dimse.msg_queue.empty():
             opened.dimse.msg_queue.get()
+        opened._is_paused = False
         opened.is_established = True  # as it was when it was looked at
         asking = threading.Thread(target=lambda: answers.append(opened.send_c_echo()), daemon=True)
         asking.start()
