@@ -7,6 +7,7 @@ Needs atheris. An input that breaks something is left in the current folder as `
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,12 @@ def main() -> None:
     """Run until told to stop."""
     given = sys.argv[1:]
     again = any(Path(argument).is_file() for argument in given)
-    seeds = [] if again else [str(CORPUS)]
-    atheris.Setup([sys.argv[0], *_LIMITS, *given, *seeds], read_one)
+    folders = [] if again else [str(CORPUS)]
+    if not again and not any(Path(argument).is_dir() for argument in given):
+        # What is new goes to the first folder: the corpus is its script's alone.
+        folders.insert(0, tempfile.mkdtemp(prefix="new-inputs-"))
+        sys.stderr.write(f"new inputs go to {folders[0]}\n")
+    atheris.Setup([sys.argv[0], *_LIMITS, *given, *folders], read_one)
     atheris.Fuzz()
 
 
