@@ -113,6 +113,7 @@ def _ultrasound(console: Console, folder: Path) -> list[Path]:
             made += ultrasound_study(folder / "breast", header=header)
             console.print("  made      an ultrasound image of a left breast, with text around it")
         if "thyroid_us" in installed:
+            # darker than the breast: a thyroid as bright as that is unlike the training images, and not analysed
             header = {"StudyDescription": "US thyroid", "ImageLaterality": "R", "PatientID": "PHANTOM-US-2"}
             made += ultrasound_study(folder / "thyroid", frames=4, gain=-8.0, header=header)
             console.print("  made      an ultrasound clip of a right thyroid lobe")

@@ -15,7 +15,12 @@ TRAINING = Training(
     HERE,
     train_data.read,
     train_data.GRADES,
-    {"find": Plan(700, 16), "grade": Plan(1500, 16), "grade_ace": Plan(1500, 16)},
+    {
+        "find": Plan(700, 16),
+        "grade": Plan(3000, 16),
+        "grade_ace": Plan(1500, 16),
+        "grade_plain": Plan(1500, 16),
+    },
 )
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ TRAINING = Training(
     train_data.read,
     train_data.GRADES,
     {
-        "find": Plan(1200, 16, rate=1e-3),
+        "find": Plan(3000, 16, rate=1e-3),
         "grade": Plan(600, 16, rate=1e-3, balanced=True),
         "grade_ace": Plan(600, 16, rate=1e-3, balanced=True),
+        "grade_plain": Plan(600, 16, rate=1e-3, balanced=True),
     },
     start=HERE.parent / "breast_us" / "models",
 )

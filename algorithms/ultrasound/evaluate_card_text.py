@@ -83,7 +83,9 @@ python algorithms/ultrasound/train_organ.py
 python algorithms/{name}/train.py             # all folds, from ../shared/data
 python algorithms/{name}/evaluate.py --write
 python algorithms/{name}/evaluate.py --given
-python algorithms/{name}/evaluate.py --ace
+python algorithms/{name}/train.py --job grade_ace-1     # and the others of the ablation, grade_plain-1 ...
+python algorithms/{name}/evaluate.py --ablation ace
+python algorithms/{name}/evaluate.py --ablation plain
 python algorithms/ultrasound/evaluate_organ.py
 python algorithms/ultrasound/evaluate_card.py --help
 ```

@@ -160,16 +160,15 @@ def _network(path: Path, stage: str, outputs: int) -> networks.LesionNetwork:
 
 
 def measure(
-    training: Training, lesions: Sequence[Lesion], models: Path, *, given: bool, ace: bool, folds: Sequence[int]
+    training: Training, lesions: Sequence[Lesion], models: Path, *, given: bool, grade: str, folds: Sequence[int]
 ) -> list[Measured]:
-    """Lesions of some folds; ``given``: by the second stage alone, from the labelled boxes."""
+    """Lesions of some folds; ``given``: by the second stage alone, from the labelled boxes; ``grade``: that stage."""
     measured: list[Measured] = []
     for fold in folds:
         held_out = [x for x in lesions if x.fold == fold]
-        stage = "grade_ace" if ace else "grade"
-        grader = _network(models / f"{stage}-{fold}.safetensors", stage, training.outputs)
+        grader = _network(models / f"{grade}-{fold}.safetensors", grade, training.outputs)
         if given:
-            measured += measure_given(held_out, grader, ace=ace)
+            measured += measure_given(held_out, grader, ace=grade == "grade_ace")
         else:
             finder = _network(models / f"find-{fold}.safetensors", "find", training.outputs)
             measured += measure_found(held_out, finder, grader)
@@ -192,25 +191,30 @@ def main(training: Training) -> None:
     parser.add_argument("--models", type=Path, default=training.folder / "models", help="folder of the weights")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--given", action="store_true", help="the second stage alone, from the labelled boxes")
-    parser.add_argument("--ace", action="store_true", help="the ablation: networks trained on enhanced images, --given")
+    parser.add_argument(
+        "--ablation",
+        choices=("ace", "plain"),
+        help="networks that were trained for it, --given",
+    )
     parser.add_argument("--write", action="store_true", help="write calibration.json and looks.json to --models")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     data = data_folder(arguments.data, training.folder)
+    given = bool(arguments.given or arguments.ablation)
     with torch.inference_mode():
         lesions = training.read(data)
         measured = measure(
             training,
             lesions,
             arguments.models,
-            given=arguments.given or arguments.ace,
-            ace=arguments.ace,
+            given=given,
+            grade=f"grade_{arguments.ablation}" if arguments.ablation else "grade",
             folds=arguments.folds,
         )
     if arguments.write:
         write(measured, lesions, arguments.models)
-    boxes = "given" if arguments.given or arguments.ace else "found"
-    figures = {"folds": arguments.folds, "boxes": boxes, "ace": arguments.ace, **figures_of(measured)}
+    boxes = "given" if given else "found"
+    figures = {"folds": arguments.folds, "boxes": boxes, "ablation": arguments.ablation, **figures_of(measured)}
     text = json.dumps(figures, indent=1)
     print(text)
     if arguments.out:

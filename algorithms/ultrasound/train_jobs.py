@@ -53,7 +53,8 @@ class Training:
         folder: of the algorithm.
         read: its lesions, from the data folder.
         grades: how many grades the readers gave.
-        plans: by stage: ``find``, ``grade``; a stage ``grade_ace`` is the ablation, and is not released.
+        plans: by stage: ``find``, ``grade``; ``grade_ace`` and ``grade_plain``, with and without contrast enhancement,
+            are the ablation, and are not released.
         start: folder with another organ's weights to start from.
     """
 
@@ -225,7 +226,9 @@ def main(training: Training) -> None:
         "--work", type=Path, default=training.folder.parents[1] / ".work" / training.folder.name, help="checkpoints"
     )
     parser.add_argument("--lanes", type=int, default=2, help="jobs at a time")
-    parser.add_argument("--job", help="only this one: grade-1, say, find-3, or grade_ace-1 for the ablation")
+    parser.add_argument(
+        "--job", help="only this one: grade-1, say, find-3; for the ablation grade_ace-1, grade_plain-1"
+    )
     parser.add_argument(
         "--release", action="store_true", help="only copy the weights that are there, and write the manifest"
     )

@@ -46,6 +46,6 @@ def no_finding(findings: Findings) -> str | None:
 
 
 def unit_for_people(m: Measurement) -> str:
-    """UCUM's annotations in braces are left out, and powers are raised: ``mL/m²``."""
-    said = "" if m.unit == "1" else _ANNOTATION.sub("", m.unit).strip("[]")
+    """UCUM's annotations in braces are left out unless they are all there is, and powers are raised: ``mL/m²``."""
+    said = "" if m.unit == "1" else (_ANNOTATION.sub("", m.unit) or m.unit.strip("{}")).strip("[]")
     return _POWER.sub(lambda power: power[0].translate(_RAISED), said)

@@ -48,6 +48,32 @@ def test_what_the_image_says_is_in_segmentation_and_picture(
     assert "LossyImageCompression" not in read["sr"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"LossyImageCompression": "00"}, "LossyImageCompression is 00, not 01"),
+        ({"LossyImageCompression": None}, "LossyImageCompression is absent, not 01"),
+        ({"LossyImageCompressionRatio": None}, "LossyImageCompressionRatio is absent"),
+    ],
+)
+def test_a_result_that_hides_the_loss_is_held_back(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    source = study(tmp_path / "in", [image("lossy", LossyImageCompression="01", LossyImageCompressionRatio="12.5")])
+    found = findings(source, (SHOWN,), (1,))
+    objects = encode_findings(found, source.headers, context(), tmp_path / "out", ("sc",))
+    for path in (o.path for o in objects if o.role in ("seg", "sc")):
+        read = pydicom.dcmread(path)
+        for keyword, value in changes.items():
+            if value is None:
+                delattr(read, keyword)
+            else:
+                setattr(read, keyword, value)
+        read.save_as(path)
+
+    problems = check_results([o.path for o in objects], source.headers, findings=found)
+
+    assert sum(said in problem for problem in problems) == 2, problems
+
+
 def test_baseline_jpeg_is_lossy_whatever_the_header_says(tmp_path: Path) -> None:
     jpeg = header(JPEGBaseline8Bit, LossyImageCompression="00")
     (tmp_path / "image.dcm").write_bytes(bytes(6000))

@@ -52,3 +52,16 @@ def test_nothing_beside_the_tissue_is_shown(source: FrameSource, tmp_path: Path)
     assert margin > 8
     assert picture[:, : margin - 2].max() == 0
     assert picture[:, margin + 5 : -margin - 5].max() > 200
+
+
+def test_the_reading_stands_below_the_picture(source: FrameSource, tmp_path: Path) -> None:
+    found = findings(source, (OTHER,), (2,))
+    heights = []
+    for notes in ((), ("Lesion 1: indeterminate (40%; indeterminate 23 to 98%).",), ("A long note. " * 30,)):
+        out = tmp_path / "picture.png"
+        draw_outlined(replace(found, notes=notes), [Path(h.filename) for h in source.headers], out, "A title")
+        with Image.open(out) as picture:
+            heights.append(picture.height)
+            assert np.asarray(picture)[-30:-10, :, 0].max() > 100  # the last line is drawn, and whole
+    assert heights[1] - heights[0] == 24
+    assert heights[2] - heights[0] == 4 * 24

@@ -51,7 +51,7 @@ SPEED = {
 
 @pytest.mark.parametrize("name", ["breast_us", "thyroid_us"])
 def test_everything_measured_stands_in_the_card(name: str) -> None:
-    text = card(name, {"found": FOUND, "given": FOUND, "ace": FOUND, "organ": ORGAN, "speed": SPEED})
+    text = card(name, {"found": FOUND, "given": FOUND, "ace": FOUND, "plain": FOUND, "organ": ORGAN, "speed": SPEED})
 
     assert "Research use only" in text
     assert "0.912 (0.881 to 0.939)" in text
@@ -83,7 +83,7 @@ def test_an_ablation_on_other_folds_is_no_ablation() -> None:
     other = copy.deepcopy(FOUND) | {"folds": [1]}
 
     with pytest.raises(SystemExit, match="the ablation is of folds"):
-        card("breast_us", {"found": FOUND, "given": FOUND, "ace": other})
+        card("breast_us", {"found": FOUND, "given": FOUND, "ace": other, "plain": FOUND})
 
 
 def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
