@@ -97,11 +97,15 @@ class Answer:
     organ: tuple[float, ...] = ()
 
 
-def look(pictures: Sequence[Picture], models: Models, silent: Sequence[bool] = ()) -> list[Seen]:
+def look(
+    pictures: Sequence[Picture], models: Models, silent: Sequence[bool] = (), *, mirrored: bool = True
+) -> list[Seen]:
     """Find and grade the lesions of pictures, all regions of all of them batched together.
 
     Args:
         silent: of which pictures the header does not name the organ; empty: of none.
+        mirrored: look at each from both sides. The frames of a clip are looked at from one, as they go by: their mean
+            is taken anyway, and it takes half the time.
     """
     owners, regions = [], []
     for k, picture in enumerate(pictures):
@@ -110,9 +114,10 @@ def look(pictures: Sequence[Picture], models: Models, silent: Sequence[bool] = (
             values = np.ascontiguousarray(picture.gray[top:bottom, left:right])
             regions.append(torch.from_numpy(values).to(models.device).float() / 255)
             owners.append((k, region))
-    places = find.find(regions, models.finders)
+    places = find.find(regions, models.finders, mirrored=mirrored)
     flat = [(j, candidate) for j, found in enumerate(places) for candidate in found]
-    graded = find.grade([regions[j] for j, _ in flat], [c.box for _, c in flat], models.graders)
+    boxes = [c.box for _, c in flat]
+    graded = find.grade([regions[j] for j, _ in flat], boxes, models.graders, mirrored=mirrored)
     lesions: list[list[Lesion]] = [[] for _ in pictures]
     for (j, candidate), answer in zip(flat, graded, strict=True):
         k, region = owners[j]
@@ -226,12 +231,17 @@ def _seen(clip: Clip, models: Models, left_out: list[str]) -> list[Seen]:
     step = max(1, -(-len(clip) // MOST_FRAMES))
     seen: list[Seen] = []
     waiting: list[Picture] = []
+
+    def see() -> None:
+        seen.extend(look(waiting, models, [_is_silent(clip)] * len(waiting), mirrored=False))
+        waiting.clear()
+
     for index, picture in enumerate(clip.pictures(left_out)):
         if index % step == 0:
             waiting.append(picture)
         if len(waiting) == TOGETHER:
-            seen, waiting = seen + look(waiting, models, [_is_silent(clip)] * len(waiting)), []
-    seen += look(waiting, models, [_is_silent(clip)] * len(waiting))
+            see()
+    see()
     if not seen:
         raise NotAnalysed("no frame of the clip can be used")
     return seen

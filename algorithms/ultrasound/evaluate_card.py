@@ -2,6 +2,7 @@
 
 python algorithms/breast_us/evaluate.py --out FOLDER/found.json
 python algorithms/breast_us/evaluate.py --given --out FOLDER/given.json
+python algorithms/breast_us/evaluate.py --unmirrored --out FOLDER/unmirrored.json           (may be left out)
 python algorithms/breast_us/evaluate.py --ablation ace --out FOLDER/ace.json      (leave both out if not trained)
 python algorithms/breast_us/evaluate.py --ablation plain --out FOLDER/plain.json
 python algorithms/ultrasound/evaluate_organ.py --out FOLDER/organ.json       (leave it out if not trained)
@@ -78,6 +79,19 @@ def ablation(plain: Figures | None, ace: Figures | None) -> str:
     )
 
 
+def unmirrored_part(found: Figures, unmirrored: Figures | None) -> str:
+    """What it costs not to mirror."""
+    if unmirrored is None:
+        return ""
+    if unmirrored["folds"] != found["folds"]:
+        raise SystemExit(f"the images that were not mirrored are of folds {unmirrored['folds']}, not {found['folds']}")
+    area, dice = ((unmirrored[what]["value"], found[what]["value"]) for what in ("auc", "dice"))
+    return (
+        f" (single images that are not mirrored: area under the curve {area[0]:.3f} in place of {area[1]:.3f}, "
+        f"Dice {dice[0]:.3f} in place of {dice[1]:.3f})"
+    )
+
+
 def organ_part(organ: Figures | None, wanted: str) -> str:
     """How well images of the other organ are turned away."""
     if organ is None:
@@ -127,6 +141,7 @@ def card(name: str, figures: Figures) -> str:
         measured=folds_of(figures["found"]).format(subjects=text.subjects),
         table=figures_table(figures["found"], figures["given"], text.goals),
         ablation=ablation(figures.get("plain"), figures.get("ace")).format(subjects=text.subjects),
+        unmirrored=unmirrored_part(figures["found"], figures.get("unmirrored")),
         organ=organ_part(figures.get("organ"), text.organ_name),
         speed=speed_part(figures.get("speed")),
         name=name,

@@ -44,8 +44,8 @@ TEMPLATE = """# {title} 1.0.0
    what lies below
    it. {graded}
 4. **Folds**: the networks of the folds are averaged, each on the image and its mirror image. A clip is
-   answered by the
-   mean of its frames; the key frame is where the lesion is largest and surest.
+   answered by the mean of its frames, which are not mirrored, as that takes half the time{unmirrored}; the key frame
+   is where the lesion is largest and surest.
 5. **Probability**: logistic regression on the held-out folds. Between two limits, outside of which 95% of
    each class are
    right, the answer is "indeterminate". A picture whose brightness and grain are unlike 99.5% of the
@@ -83,6 +83,7 @@ python algorithms/ultrasound/train_organ.py
 python algorithms/{name}/train.py             # all folds, from ../shared/data
 python algorithms/{name}/evaluate.py --write
 python algorithms/{name}/evaluate.py --given
+python algorithms/{name}/evaluate.py --unmirrored
 python algorithms/{name}/train.py --job grade_ace-1     # and the others of the ablation, grade_plain-1 ...
 python algorithms/{name}/evaluate.py --ablation ace
 python algorithms/{name}/evaluate.py --ablation plain

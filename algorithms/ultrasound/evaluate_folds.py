@@ -62,7 +62,7 @@ def measure_given(lesions: Sequence[Lesion], grader: networks.LesionNetwork, *, 
 
 
 def measure_found(
-    lesions: Sequence[Lesion], finder: networks.LesionNetwork, grader: networks.LesionNetwork
+    lesions: Sequence[Lesion], finder: networks.LesionNetwork, grader: networks.LesionNetwork, *, mirrored: bool
 ) -> list[Measured]:
     """The whole way; one result an image, its grade that of the lesion of which most is seen."""
     measured = []
@@ -70,9 +70,10 @@ def measure_found(
     for start in range(0, len(images), BATCH):
         some = images[start : start + BATCH]
         regions = [x.image.float() / 255 for x in some]
-        places = find.find(regions, [finder])
+        places = find.find(regions, [finder], mirrored=mirrored)
         flat = [(k, c) for k, found in enumerate(places) for c in found]
-        graded = find.grade([regions[k] for k, _ in flat], [c.box for _, c in flat], [grader])
+        boxes = [c.box for _, c in flat]
+        graded = find.grade([regions[k] for k, _ in flat], boxes, [grader], mirrored=mirrored)
         for k, lesion in enumerate(some):
             answers = [g for (owner, _), g in zip(flat, graded, strict=True) if owner == k]
             union = np.any([g.mask for g in answers], 0) if answers else np.zeros(tuple(lesion.mask.shape), bool)
@@ -160,9 +161,22 @@ def _network(path: Path, stage: str, outputs: int) -> networks.LesionNetwork:
 
 
 def measure(
-    training: Training, lesions: Sequence[Lesion], models: Path, *, given: bool, grade: str, folds: Sequence[int]
+    training: Training,
+    lesions: Sequence[Lesion],
+    models: Path,
+    *,
+    folds: Sequence[int],
+    grade: str = "grade",
+    given: bool = False,
+    mirrored: bool = True,
 ) -> list[Measured]:
-    """Lesions of some folds; ``given``: by the second stage alone, from the labelled boxes; ``grade``: that stage."""
+    """Lesions of some folds.
+
+    Args:
+        grade: the second stage's name in ``Training.plans``.
+        given: by the second stage alone, from the labelled boxes.
+        mirrored: see each from both sides; only where they are not given.
+    """
     measured: list[Measured] = []
     for fold in folds:
         held_out = [x for x in lesions if x.fold == fold]
@@ -171,7 +185,7 @@ def measure(
             measured += measure_given(held_out, grader, ace=grade == "grade_ace")
         else:
             finder = _network(models / f"find-{fold}.safetensors", "find", training.outputs)
-            measured += measure_found(held_out, finder, grader)
+            measured += measure_found(held_out, finder, grader, mirrored=mirrored)
     return measured
 
 
@@ -190,13 +204,15 @@ def main(training: Training) -> None:
     parser.add_argument("--data", help="the data folder; default: DICOM_NODE_DATA, else ../shared/data")
     parser.add_argument("--models", type=Path, default=training.folder / "models", help="folder of the weights")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--given", action="store_true", help="the second stage alone, from the labelled boxes")
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--given", action="store_true", help="the second stage alone, from the labelled boxes")
+    how.add_argument("--unmirrored", action="store_true", help="see each image from one side, as frames of a clip")
+    how.add_argument(
         "--ablation",
         choices=("ace", "plain"),
         help="networks that were trained for it, --given",
     )
-    parser.add_argument("--write", action="store_true", help="write calibration.json and looks.json to --models")
+    how.add_argument("--write", action="store_true", help="write calibration.json and looks.json to --models")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     data = data_folder(arguments.data, training.folder)
@@ -208,6 +224,7 @@ def main(training: Training) -> None:
             lesions,
             arguments.models,
             given=given,
+            mirrored=not arguments.unmirrored,
             grade=f"grade_{arguments.ablation}" if arguments.ablation else "grade",
             folds=arguments.folds,
         )
@@ -215,6 +232,7 @@ def main(training: Training) -> None:
         write(measured, lesions, arguments.models)
     boxes = "given" if given else "found"
     figures = {"folds": arguments.folds, "boxes": boxes, "ablation": arguments.ablation, **figures_of(measured)}
+    figures["mirrored"] = not arguments.unmirrored
     text = json.dumps(figures, indent=1)
     print(text)
     if arguments.out:

@@ -73,25 +73,32 @@ def candidates(likely: Tensor, square: Square) -> list[Candidate]:
     return [c for weight, c in weighed[:MOST] if weight >= PART * weighed[0][0]]
 
 
-def find(regions: Sequence[Tensor], finders: Sequence[LesionNetwork]) -> list[list[Candidate]]:
-    """Lesions of each region, a (rows, columns) float32 image of 0..1."""
+def find(
+    regions: Sequence[Tensor], finders: Sequence[LesionNetwork], *, mirrored: bool = True
+) -> list[list[Candidate]]:
+    """Lesions of each region, a (rows, columns) float32 image of 0..1; ``mirrored``: seen from both sides."""
     if not regions:
         return []
     squares = [whole((r.shape[0], r.shape[1])) for r in regions]
     seen = torch.stack([cut(r[None], s, FIND_SIZE) for r, s in zip(regions, squares, strict=True)])
-    likely, _ = _answers(finders, seen, ace=False)
+    likely, _ = _answers(finders, seen, ace=False, mirrored=mirrored)
     return [candidates(one[0], square) for one, square in zip(likely, squares, strict=True)]
 
 
 def grade(
-    regions: Sequence[Tensor], boxes: Sequence[Box], graders: Sequence[LesionNetwork], *, ace: bool = False
+    regions: Sequence[Tensor],
+    boxes: Sequence[Box],
+    graders: Sequence[LesionNetwork],
+    *,
+    ace: bool = False,
+    mirrored: bool = True,
 ) -> list[Graded]:
     """Outline and grade one lesion of each region."""
     if not regions:
         return []
     squares = [around(box) for box in boxes]
     seen = torch.stack([cut(r[None], s, GRADE_SIZE) for r, s in zip(regions, squares, strict=True)])
-    outlines, grades = _answers(graders, seen, ace=ace)
+    outlines, grades = _answers(graders, seen, ace=ace, mirrored=mirrored)
     results = []
     for region, square, outline, logits in zip(regions, squares, outlines, grades, strict=True):
         likely = put_back(outline[0], square, (region.shape[0], region.shape[1])).cpu().numpy()
@@ -101,7 +108,7 @@ def grade(
     return results
 
 
-def _answers(networks: Sequence[LesionNetwork], squares: Tensor, *, ace: bool) -> tuple[Tensor, Tensor]:
+def _answers(networks: Sequence[LesionNetwork], squares: Tensor, *, ace: bool, mirrored: bool) -> tuple[Tensor, Tensor]:
     """What the networks say of squares (n, 2, rows, columns) that were cut, see :func:`~.networks.predict`.
 
     Libraries choose the order of sums by the size of a batch, which changes the last bit. So that an image's result
@@ -111,7 +118,8 @@ def _answers(networks: Sequence[LesionNetwork], squares: Tensor, *, ace: bool) -
     outlines, grades = [], []
     for part in torch.split(squares, BATCH):
         count = len(part)
-        outline, grade = predict(networks, as_seen(part if part.device.type == "cpu" else filled(part), ace), BATCH)
+        seen = as_seen(part if part.device.type == "cpu" else filled(part), ace)
+        outline, grade = predict(networks, seen, BATCH, mirrored=mirrored)
         outlines.append(outline[:count])
         grades.append(grade[:count])
     return torch.cat(outlines), torch.cat(grades)

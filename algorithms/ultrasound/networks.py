@@ -180,8 +180,10 @@ def start_from(network: LesionNetwork, path: Path) -> None:
                 wanted[name].copy_(value)
 
 
-def predict(networks: Sequence[LesionNetwork], image: Tensor, batch: int = 16) -> tuple[Tensor, Tensor]:
-    """Mean of several networks, each seeing the image and its mirror image.
+def predict(
+    networks: Sequence[LesionNetwork], image: Tensor, batch: int = 16, *, mirrored: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Mean of several networks, each seeing the image and, if ``mirrored``, its mirror image.
 
     Args:
         image: (n, 2, rows, columns) float32 on the networks' device.
@@ -193,17 +195,21 @@ def predict(networks: Sequence[LesionNetwork], image: Tensor, batch: int = 16) -
     kind = image.device.type
     outlines, grades = [], []
     for part in torch.split(image, batch):
-        both = torch.cat([part, part.flip(3)]).contiguous(memory_format=torch.channels_last)
+        seen = torch.cat([part, part.flip(3)]) if mirrored else part
+        seen = seen.contiguous(memory_format=torch.channels_last)
         # On a CPU bfloat16 helps only where it is multiplied in hardware; elsewhere it is slower than float32.
         fast = kind != "cpu" or torch.cpu._is_amx_tile_supported()
         with torch.autocast(kind, torch.bfloat16, enabled=fast):
-            answers = [network(both) for network in networks]
-        outline = torch.stack([_unmirrored(torch.sigmoid(a.outline.float())) for a in answers]).mean(0)
+            answers = [network(seen) for network in networks]
+        views = (2 if mirrored else 1, -1)
+        outline = torch.stack(
+            [_unmirrored(torch.sigmoid(a.outline.float()).unflatten(0, views)) for a in answers]
+        ).mean(0)
         outlines.append(functional.interpolate(outline, scale_factor=2.0, mode="bilinear", align_corners=False))
-        grades.append(torch.stack([a.grades.float().unflatten(0, (2, -1)).mean(0) for a in answers]).mean(0))
+        grades.append(torch.stack([a.grades.float().unflatten(0, views).mean(0) for a in answers]).mean(0))
     return torch.cat(outlines), torch.cat(grades)
 
 
-def _unmirrored(both: Tensor) -> Tensor:
-    plain, mirrored = both.chunk(2)
-    return (plain + mirrored.flip(3)) / 2
+def _unmirrored(views: Tensor) -> Tensor:
+    """The mean of views (1 or 2, n, channels, rows, columns), of which the second is mirrored."""
+    return torch.cat([views[:1], views[1:].flip(-1)]).mean(0)

@@ -51,7 +51,18 @@ SPEED = {
 
 @pytest.mark.parametrize("name", ["breast_us", "thyroid_us"])
 def test_everything_measured_stands_in_the_card(name: str) -> None:
-    text = card(name, {"found": FOUND, "given": FOUND, "ace": FOUND, "plain": FOUND, "organ": ORGAN, "speed": SPEED})
+    text = card(
+        name,
+        {
+            "found": FOUND,
+            "given": FOUND,
+            "ace": FOUND,
+            "plain": FOUND,
+            "organ": ORGAN,
+            "speed": SPEED,
+            "unmirrored": {**FOUND, "dice": {"value": 0.9, "ci95": [0.8, 0.95]}},
+        },
+    )
 
     assert "Research use only" in text
     assert "0.912 (0.881 to 0.939)" in text
@@ -59,6 +70,7 @@ def test_everything_measured_stands_in_the_card(name: str) -> None:
     assert "91.2% (88.1 to 93.9)" in words
     assert "all five folds" in words
     assert "**Ablation**" in text
+    assert "Dice 0.900 in place of 0.912" in words
     assert "0.6 s for one image" in words
     assert "{" not in text
     assert max(map(len, text.splitlines())) < 120
@@ -84,6 +96,13 @@ def test_an_ablation_on_other_folds_is_no_ablation() -> None:
 
     with pytest.raises(SystemExit, match="the ablation is of folds"):
         card("breast_us", {"found": FOUND, "given": FOUND, "ace": other, "plain": FOUND})
+
+
+def test_what_is_not_mirrored_is_compared_with_the_same_images() -> None:
+    other = copy.deepcopy(FOUND) | {"folds": [1]}
+
+    with pytest.raises(SystemExit, match="not mirrored are of folds"):
+        card("breast_us", {"found": FOUND, "given": FOUND, "unmirrored": other})
 
 
 def test_the_command_names_what_is_missing(tmp_path: Path) -> None:

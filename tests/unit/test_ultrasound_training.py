@@ -188,6 +188,20 @@ def test_a_mirror_image_has_the_same_grades() -> None:
     assert torch.allclose(outline, mirrored.flip(3), atol=1e-5)
 
 
+def test_what_is_not_mirrored_is_seen_once() -> None:
+    grader = networks.grade_network(4).eval()
+    square = torch.randn(3, 2, 64, 64, generator=generator())
+
+    outline, grades = networks.predict([grader], square, batch=2, mirrored=False)
+    other, others = networks.predict([grader], square.flip(3), mirrored=False)
+    both, mean = networks.predict([grader], square)
+
+    assert torch.allclose(grades, grader(square).grades, atol=1e-5)
+    assert not torch.allclose(grades, mean, atol=1e-4)
+    assert torch.allclose((grades + others) / 2, mean, atol=1e-5)
+    assert torch.allclose((outline + other.flip(3)) / 2, both, atol=1e-5)
+
+
 def test_weights_are_small_and_come_back(tmp_path: Path) -> None:
     finder, grader = networks.find_network(), networks.grade_network(6)
     networks.save_weights(finder, tmp_path / "find.safetensors")
