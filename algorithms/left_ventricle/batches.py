@@ -8,7 +8,7 @@ import torch
 
 from . import augment
 from .augment import Geometry
-from .resample import FIND_SIZE, FIND_STEP, SEGMENT_SIZE, SEGMENT_STEP, normalise, sample, smoothed
+from .resample import FIND_SIZE, FIND_STEP, SEGMENT_STEP, TRAINED_SIZE, normalise, sample, smoothed
 from .train_data import Slices
 
 Tensor = torch.Tensor
@@ -57,7 +57,7 @@ def segment_batch(slices: Slices, count: int, generator: torch.Generator) -> Bat
     is_anywhere = torch.rand(count, 1, generator=generator) < ANYWHERE
     centres = torch.where(is_anywhere, anywhere, centres)
     points = augment.random_points(
-        centres, slices.spacing[chosen], SEGMENT_SIZE, SEGMENT_STEP, SEGMENT_GEOMETRY, generator
+        centres, slices.spacing[chosen], TRAINED_SIZE, SEGMENT_STEP, SEGMENT_GEOMETRY, generator
     )
     both = torch.cat([slices.images[chosen].float() / 255, slices.regions[chosen].float()], 1)
     moved = sample(both, points)

@@ -12,8 +12,11 @@ FIND_STEP = 4.0
 FIND_SIZE = 96
 SEGMENT_STEP = 1.4
 """mm between pixels of what the segment network sees."""
-SEGMENT_SIZE = 112
-"""157 mm: a dilated ventricle of 100 mm with its surroundings."""
+SEGMENT_SIZE = 96
+"""134 mm: a dilated ventricle of 100 mm with its surroundings."""
+TRAINED_SIZE = 112
+"""Pixels of the patches in training. The smaller ones give the same Dice (``evaluate.py``) in three quarters of the
+time."""
 
 
 def offsets(size: int, step: float) -> Tensor:

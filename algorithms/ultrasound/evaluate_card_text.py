@@ -115,8 +115,9 @@ longest and
 shortest axis, and the probability that it is malignant.""",
         graded="It learns the biopsy's answer, and beside it the reader's BI-RADS category.",
         start="""\
-Training starts from random weights. The grading network of fold 1 was trained for 3,000 steps, the others for the
-1,500 of train.py (the first 1,000 of fold 2 at a rate that was planned for more).""",
+Training starts from random weights. The grading networks of folds 1 to 3 were trained for the 3,000 steps of
+train.py, those of folds 4 and 5 for 1,500. The first 1,500 ran under a plan of 1,500, so that the learning rate rose
+again after them (the first 1,000 of fold 2 under a plan of more).""",
         data="""\
 BUS-BRA (Gómez-Flores et al. 2023): 1,875 B-mode images of 1,064 patients with biopsied lesions, 1,268
 benign and 607
@@ -150,7 +151,9 @@ shortest axis, and the probability that a radiologist would call it suspicious (
 
 **It predicts a reading, not pathology**, and says so in every result; it never speaks of malignancy.""",
         graded="It learns whether the reading was suspicious, and beside it the TI-RADS category.",
-        start="Training starts from the breast's networks.",
+        start="""\
+Training starts from the breast's networks as they were first released. The finding networks ran under plans of 300 and
+1,200 steps before they went on to the 3,000 of train.py, so that the learning rate rose again each time.""",
         data="""\
 DDTI (Pedraza et al. 2015): 384 B-mode frames of 560 x 360 pixels with outlines; the frames that have a
 TI-RADS category
