@@ -60,7 +60,8 @@ def figures_table(found: Figures, given: Figures, goals: Figures) -> str:
 def folds_of(figures: Figures) -> str:
     """Over what was measured."""
     folds = figures["folds"]
-    all_folds = "all five folds" if len(folds) == 5 else f"fold {', '.join(map(str, folds))} of five only"
+    some = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))} of five"
+    all_folds = "all five folds" if len(folds) == 5 else some
     return f"{figures['lesions']} images of {figures['subjects']} {{subjects}}, {all_folds}"
 
 

@@ -85,7 +85,7 @@ def test_what_was_not_measured_is_said_so() -> None:
 
     text = " ".join(card("breast_us", {"found": part, "given": part}).split())
 
-    assert "fold 1 of five only" in text
+    assert "fold 1 of five" in text
     assert "its networks were not trained" in text
     assert "there is no classifier" in text
     assert "Not measured." in text
