@@ -50,12 +50,12 @@ def _dark(region):
     return smooth < 0.55 * smooth.mean(), found
 
 
-def find(regions, finders):
+def find(regions, finders, *, mirrored=True):
     assert finders
     return [[Candidate(box, 0.9) for box in _dark(region)[1]] for region in regions]
 
 
-def grade(regions, boxes, graders, *, ace=False):
+def grade(regions, boxes, graders, *, ace=False, mirrored=True):
     results = []
     for region, (top, left, bottom, right) in zip(regions, boxes, strict=True):
         mask, _ = _dark(region)
