@@ -85,8 +85,8 @@ python algorithms/{name}/evaluate.py --write
 python algorithms/{name}/evaluate.py --given
 python algorithms/{name}/evaluate.py --unmirrored
 python algorithms/{name}/train.py --job grade_ace-1     # and the others of the ablation, grade_plain-1 ...
-python algorithms/{name}/evaluate.py --ablation ace
-python algorithms/{name}/evaluate.py --ablation plain
+python algorithms/{name}/evaluate.py --ablation ace --models .work/{name}       # --folds 4 5: of those alone
+python algorithms/{name}/evaluate.py --ablation plain --models .work/{name}
 python algorithms/ultrasound/evaluate_organ.py
 python algorithms/ultrasound/evaluate_card.py --help
 ```
