@@ -5,7 +5,7 @@ python algorithms/breast_us/evaluate.py --given --out FOLDER/given.json
 python algorithms/breast_us/evaluate.py --unmirrored --out FOLDER/unmirrored.json           (may be left out)
 python algorithms/breast_us/evaluate.py --ablation ace --models .work/breast_us --out FOLDER/ace.json
 python algorithms/breast_us/evaluate.py --ablation plain --models .work/breast_us --out FOLDER/plain.json
-                                                            (networks that are not released; leave both out if not trained)
+    (networks that are not released; leave both out if not trained)
 python algorithms/ultrasound/evaluate_organ.py --out FOLDER/organ.json       (leave it out if not trained)
 python benchmarks/worklist.py --algorithm breast_us --json > FOLDER/speed.json    (leave it out if not measured)
 python algorithms/ultrasound/evaluate_card.py breast_us FOLDER > algorithms/breast_us/MODEL_CARD.md
