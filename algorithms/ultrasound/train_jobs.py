@@ -79,6 +79,11 @@ def network_of(stage: str, outputs: int) -> networks.LesionNetwork:
     return networks.find_network() if stage == "find" else networks.grade_network(outputs)
 
 
+def released_stage(stage: str) -> str:
+    """The stage whose weights are released: an ablation's start where its stage's do."""
+    return stage.partition("_")[0]
+
+
 def rate(plan: Plan, step: int) -> float:
     """Learning rate: up over the first steps, then half a cosine down."""
     return plan.rate * min(1, (step + 1) / START_STEPS) * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
@@ -104,7 +109,7 @@ def run_job(training: Training, name: str, data: Path, work: Path) -> None:
         lesions = batches.one_of_each_image(lesions)
     network = network_of(stage, training.outputs)
     if training.start is not None:
-        networks.start_from(network, training.start / f"{name}.safetensors")
+        networks.start_from(network, training.start / f"{released_stage(stage)}-{fold}.safetensors")
     # an exponential moving average over about the last twentieth
     weight = 100 / plan.steps
     average = torch.optim.swa_utils.AveragedModel(

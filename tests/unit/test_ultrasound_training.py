@@ -14,6 +14,7 @@ from algorithms.ultrasound import augment, batches, calibrate, evaluate_folds, f
 from algorithms.ultrasound.batches import Lesion
 from algorithms.ultrasound.evaluate_folds import Measured
 from algorithms.ultrasound.networks import Answer
+from algorithms.ultrasound.train_jobs import Plan, Training, run_job
 from dicom_node.testing.phantom_ultrasound import Lesion as Nodule
 from dicom_node.testing.phantom_ultrasound import Probe, draw
 from tests.conftest import data_dir
@@ -321,3 +322,23 @@ def test_thyroid_folds_are_by_group_and_show_no_reading() -> None:
     assert {x.label for x in lesions if x.label == x.label} == {0.0, 1.0}
     assert all((x.grade >= thyroid.SUSPICIOUS) == (x.label == 1.0) for x in lesions if x.grade >= 0)
     assert {x.fold for x in lesions if x.label == 0.0} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("stage", ["grade", "grade_ace", "grade_plain"])
+def test_a_job_starts_from_the_other_organ_and_goes_on_where_it_ended(stage: str, tmp_path: Path) -> None:
+    other = networks.grade_network(4)
+    networks.save_weights(other, tmp_path / "grade-1.safetensors")
+    threads = torch.get_num_threads()
+    (tmp_path / "work").mkdir()
+    try:
+        for steps in (1, 2):
+            plans = {stage: Plan(steps, 2, rate=1e-6)}
+            training = Training(tmp_path, lambda _: [lesion(k) for k in range(3)], 6, plans, start=tmp_path)
+            run_job(training, f"{stage}-1", tmp_path, tmp_path / "work")
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+    trained = networks.load_weights(networks.grade_network(6), tmp_path / "work" / f"{stage}-1.safetensors")
+    assert torch.load(tmp_path / "work" / f"{stage}-1.pt", weights_only=True)["step"] == 2
+    assert torch.allclose(trained.stem[0].weight, other.stem[0].weight, atol=1e-3)
