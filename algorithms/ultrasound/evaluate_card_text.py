@@ -153,7 +153,8 @@ shortest axis, and the probability that a radiologist would call it suspicious (
         graded="It learns whether the reading was suspicious, and beside it the TI-RADS category.",
         start="""\
 Training starts from the breast's networks as they were first released. The finding networks ran under plans of 300 and
-1,200 steps before they went on to the 3,000 of train.py, so that the learning rate rose again each time.""",
+1,200 steps before they went on to the 3,000 of train.py, so that the learning rate rose again each time. Those
+of the ablation start from the breast's too, which learned without contrast enhancement.""",
         data="""\
 DDTI (Pedraza et al. 2015): 384 B-mode frames of 560 x 360 pixels with outlines; the frames that have a
 TI-RADS category
