@@ -11,6 +11,8 @@ from pydicom.uid import MRImageStorage
 from pynetdicom import AE
 from pynetdicom.sop_class import InstanceAvailabilityNotification, ModalityPerformedProcedureStep
 
+from dicom_node import checkpoint
+
 
 @contextlib.contextmanager
 def associated(port: int, calling: str = "CT1") -> Iterator[Any]:
@@ -20,6 +22,7 @@ def associated(port: int, calling: str = "CT1") -> Iterator[Any]:
         ae.add_requested_context(uid)
     association = ae.associate("127.0.0.1", port)
     assert association.is_established
+    checkpoint.guard(association)
     assert not association.rejected_contexts
     try:
         yield association
