@@ -63,7 +63,8 @@ def folds_of(figures: Figures) -> str:
     folds = figures["folds"]
     some = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))} of five"
     all_folds = "all five folds" if len(folds) == 5 else some
-    return f"{figures['lesions']} images of {figures['subjects']} {{subjects}}, {all_folds}"
+    what = "lesions" if figures.get("boxes") == "given" else "images"
+    return f"{figures['lesions']} {what} of {figures['subjects']} {{subjects}}, {all_folds}"
 
 
 def ablation(plain: Figures | None, ace: Figures | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from algorithms.breast_us.algorithm import BREAST
 from algorithms.thyroid_us.algorithm import THYROID
-from algorithms.ultrasound import analyse, looks, measure, networks, organ
+from algorithms.ultrasound import analyse, find, looks, measure, networks, organ
 from algorithms.ultrasound.calibrate import Calibration
 from algorithms.ultrasound.networks import Answer
 from dicom_node.algorithm import Findings, NotAnalysed, Picture
@@ -187,6 +188,27 @@ def test_a_lesion_in_one_frame_of_many_does_not_count(tmp_path: Path, nodule: Dr
     found = analyse.findings([clip(tmp_path, [*[empty] * 7, nodule])], models())
 
     assert found.segments == ()
+
+
+def test_only_a_single_image_is_seen_from_both_sides(
+    tmp_path: Path, nodule: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: dict[str, set[bool]] = {"find": set(), "grade": set()}
+    for stage, own in (("find", find.find), ("grade", find.grade)):
+
+        def spied(*given: Any, stage: str = stage, own: Any = own, mirrored: bool = True, **more: Any) -> Any:
+            sides[stage].add(mirrored)
+            return own(*given, mirrored=mirrored, **more)
+
+        monkeypatch.setattr(find, stage, spied)
+
+    analyse.findings([clip(tmp_path, [nodule])], models())
+    assert sides == {"find": {True}, "grade": {True}}
+
+    for seen in sides.values():
+        seen.clear()
+    analyse.findings([clip(tmp_path, [nodule] * 10, key="clip")], models())
+    assert sides == {"find": {False}, "grade": {False}}
 
 
 def test_what_else_is_in_the_batch_does_not_change_a_result(tmp_path: Path, nodule: Drawn) -> None:
